@@ -1,0 +1,155 @@
+"""A window and a record: everything known of one point of one launch, as plain data.
+
+These are what crosses an actor's boundary, what the journal keeps, and what every answer is made
+from. Windows carry raw readings and per-request times, so that each number can be made again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, TypeVar
+
+from sweeper.errors import JournalError
+
+SCHEMA_VERSION = 1
+Part = TypeVar("Part")
+
+Status = Literal["ok", "energy_invalid", "wrong_setting", "infeasible", "failed"]
+ACCEPTED: frozenset[Status] = frozenset({"ok", "energy_invalid", "wrong_setting", "infeasible"})
+"""The statuses that are a verdict; a `failed` record is measured again."""
+
+Key = tuple[str, int, str]
+"""(point id, launch number, stage): one accepted record each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One measured interval of a point.
+
+    `started_s` and `ended_s` are its edges on the launch's clock. `energy_j` is `None` where it
+    could not be had, and `reason` says why as a code with a detail. `readings` holds the meter's
+    two raw readings (`{"t_s", "energy_j": {device: joules}}`), `samples` the times of the requests
+    that finished inside (`ttft_s`, `tpot_s`, `latency_s`: a list each) and the gaps between tokens
+    (`itl_s`: pairs of seconds and how many tokens waited that long), `metrics` what follows.
+    """
+
+    index: int
+    convention: str
+    started_s: float
+    ended_s: float
+    requests: int
+    requests_failed: int
+    input_tokens: int
+    output_tokens: int
+    energy_j: float | None
+    reason: str | None
+    readings: Sequence[Mapping[str, Any]]
+    samples: Mapping[str, Sequence[Any]]
+    metrics: Mapping[str, float]
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds between the edges."""
+        return self.ended_s - self.started_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What the joules of a record are: where from, measured or not, how, and of what."""
+
+    source: str
+    measured: bool
+    method: str
+    scope: str
+    systematic: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at: whether it held, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything known of one point of one launch.
+
+    `config` holds every setting of the point under its dotted key, `chosen` and `condition` the
+    keys that the study moved. Times are UTC of the real clock, also where the engine's is virtual.
+    A metric that is not known is absent; `undersampled` names percentiles with too few samples.
+    """
+
+    id: str
+    configuration: str
+    launch: int
+    stage: str
+    study: str
+    trial_id: str
+    attempt: int
+    status: Status
+    reason: str | None
+    config: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    condition: Mapping[str, Any]
+    convention: str
+    gpus: int
+    environment: Mapping[str, Any]
+    started_at: str
+    ended_at: str
+    load_s: float | None = None
+    windows: Sequence[Window] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    undersampled: Sequence[str] = ()
+    energy: Energy | None = None
+    checks: Sequence[Check] = ()
+    launch_command: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def key(self) -> Key:
+        """What one accepted record is unique for."""
+        return (self.id, self.launch, self.stage)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this is a verdict."""
+        return self.status in ACCEPTED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` gives an equal record back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote.
+
+        Raises:
+            JournalError: of another schema, or with keys missing or unknown.
+        """
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise JournalError(
+                f"record of schema {version!r}, this sweeper reads {SCHEMA_VERSION}: "
+                "use the sweeper that wrote it, or measure again under another study name"
+            )
+        values = {name: data[name] for name in _present(cls, data)}
+        values["windows"] = tuple(_read(Window, window) for window in values.get("windows", ()))
+        values["checks"] = tuple(_read(Check, check) for check in values.get("checks", ()))
+        values["undersampled"] = tuple(values.get("undersampled", ()))
+        if values.get("energy") is not None:
+            values["energy"] = _read(Energy, values["energy"])
+        return cls(**values)
+
+
+def _read(cls: type[Part], data: Mapping[str, Any]) -> Part:
+    return cls(**{name: data[name] for name in _present(cls, data)})
+
+
+def _present(cls: type, data: Mapping[str, Any]) -> list[str]:
+    known = [spec.name for spec in fields(cls)]
+    unknown = sorted(set(data) - set(known) - {"kind"})
+    if unknown:
+        raise JournalError(f"{cls.__name__} with unknown keys {', '.join(unknown)}")
+    return [name for name in known if name in data]

@@ -1,0 +1,290 @@
+"""The study and its parts as frozen data: what may be asked for, in which unit.
+
+The names are the keys of a study file. Nothing here reads a file or knows a default of an engine;
+`None` always means "left to whoever knows better", never zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EngineKind = Literal["vllm", "transformers", "endpoint", "simulated"]
+MeterKind = Literal["auto", "nvml", "rapl", "amd", "codecarbon", "replay", "simulated"]
+Convention = Literal["steady", "whole"]
+Direction = Literal["min", "max"]
+Values = Mapping[str, Any]
+"""Dotted keys of a study file and what they are set to, such as `{"engine.dtype": "float16"}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which model, and where its weights come from."""
+
+    id: str | None = None
+    revision: str | None = None
+    shape: str | None = None
+    weights: Literal["auto", "dummy", "dummy_zeros", "dummy_engine"] = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What generates tokens, and every setting that needs an engine start."""
+
+    kind: EngineKind = "vllm"
+    mode: Literal["offline", "online"] = "offline"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    graphs: bool = True
+    compile: bool = True
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"
+    speculative: Mapping[str, Any] | None = None
+    chunked_prefill: bool | None = None
+    prefix_caching: bool = False
+    attention: str | None = None
+    max_batched_tokens: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs that one launch holds."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSpec:
+    """Studied settings of the GPU itself, restored whatever happens."""
+
+    power_limit_w: float | None = None
+    clock_mhz: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadSpec:
+    """Which requests, how many at a time, and when."""
+
+    kind: Literal["fixed", "tasks", "trace"] = "fixed"
+    input_tokens: int = 512
+    output_tokens: int = 64
+    requests: int | Literal["auto"] = "auto"
+    batching: Literal["static", "continuous"] = "continuous"
+    batch_size: int = 32
+    arrival: Mapping[str, Any] = field(default_factory=lambda: {"kind": "closed"})
+    decoding: Mapping[str, Any] = field(default_factory=lambda: {"kind": "greedy"})
+    seed: int = 0
+    task: str | None = None
+    trace: str | None = None
+    columns: Mapping[str, str] | None = None
+    bins: Mapping[str, Any] | None = None
+    time_scale: float | None = None
+    sample: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupSpec:
+    """Bounds on the batches that run before anything counts."""
+
+    min_batches: int = 4
+    max_batches: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistsSpec:
+    """How many of the best are launched again, in how many blocks, before one is named."""
+
+    count: int = 3
+    blocks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """How a point is measured."""
+
+    warmup: WarmupSpec = field(default_factory=WarmupSpec)
+    window: Literal["auto", "steady", "whole"] = "auto"
+    min_window_s: float = 30.0
+    repeats: int = 3
+    launches: int = 1
+    finalists: FinalistsSpec = field(default_factory=FinalistsSpec)
+    phases: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what one point is: the part of a study that axes may move."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    gpu: GpuSpec = field(default_factory=GpuSpec)
+    workload: WorkloadSpec = field(default_factory=WorkloadSpec)
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
+    meter: MeterKind = "auto"
+
+    @property
+    def convention(self) -> Convention:
+        """Which tokens and joules belong to a window: `auto` resolved."""
+        if self.measure.window != "auto":
+            return self.measure.window
+        return "whole" if self.workload.batching == "static" else "steady"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One direction of a study: `choices` are the values it takes, in the order written.
+
+    A choice sets one key, or several that move together.
+    """
+
+    label: str
+    choices: tuple[Values, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemandSpec:
+    """What a service must sustain, and the GPUs it may use."""
+
+    requests_per_s: float
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSpec:
+    """Where a search stops; what is not given does not bind."""
+
+    gpu_hours: float | None = None
+    launches: int | None = None
+    joules: float | None = None
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """How configurations are chosen."""
+
+    kind: Literal["grid", "random", "optuna", "guided"] = "grid"
+    budget: BudgetSpec = field(default_factory=BudgetSpec)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectSpec:
+    """A published claim to judge: `metric` changes by `change` from `against` to `when`."""
+
+    when: Values
+    against: Values
+    metric: str
+    change: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySpec:
+    """A scorer run once per configuration; below `min` a configuration is not recommended."""
+
+    command: str
+    min: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesSpec:
+    """What a trial asks of the cluster beside its GPUs."""
+
+    cpus: int | Literal["auto"] = "auto"
+    accelerator: str | None = None
+    exclusive_node: bool = False
+    max_gpus: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """`auto` joins a running Ray cluster, else starts one here; `local` starts one here."""
+
+    address: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where MLflow's records go; `None` is SQLite under `mlruns/`."""
+
+    uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study file, validated and frozen."""
+
+    name: str
+    settings: Settings
+    axes: tuple[Axis, ...] = ()
+    exclude: tuple[Values, ...] = ()
+    conditions: tuple[Axis, ...] = ()
+    baseline: Values = field(default_factory=dict)
+    objectives: Mapping[str, Direction] = field(
+        default_factory=lambda: {"energy_per_output_token_j": "min", "latency_mean_s": "min"}
+    )
+    limits: Mapping[str, float] = field(default_factory=dict)
+    demand: DemandSpec | None = None
+    search: SearchSpec = field(default_factory=SearchSpec)
+    expect: tuple[ExpectSpec, ...] = ()
+    quality: QualitySpec | Literal["unchecked_ok"] | None = None
+    resources: ResourcesSpec = field(default_factory=ResourcesSpec)
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
+    tracking: TrackingSpec = field(default_factory=TrackingSpec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a launch must know beforehand, over all points of its configuration in the study."""
+
+    max_model_len: int
+    max_batch_size: int
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A configuration, a batch size and a condition: one dot on a plot.
+
+    `id` hashes what is measured and how, never why (limits, objectives, search, tracking).
+    `configuration` is the hash of what needs an engine start. `condition` names the traffic: the
+    values of the study's conditions that this point was made with.
+    """
+
+    id: str
+    configuration: str
+    condition: Values
+    chosen: Values
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One start of one configuration, measuring its points.
+
+    `number` counts the independent launches of a configuration, from 0; `stage` says what for.
+    """
+
+    number: int
+    stage: Literal["screen", "full", "final"]
+    sizes: Sizes
+    points: tuple[Point, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One lease of `gpus` whole GPUs of one node for its launches, in order.
+
+    One launch makes an ordinary trial; several, a block. `expected_s` is the roofline's estimate
+    of how long the lease is held and only ever orders trials.
+    """
+
+    id: str
+    gpus: int
+    launches: tuple[Launch, ...]
+    expected_s: float
+    attempt: int = 0
