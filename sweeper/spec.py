@@ -12,6 +12,7 @@ EngineKind = Literal["vllm", "transformers", "endpoint", "simulated"]
 MeterKind = Literal["auto", "nvml", "rapl", "amd", "codecarbon", "replay", "simulated"]
 Convention = Literal["steady", "whole"]
 Direction = Literal["min", "max"]
+Stage = Literal["screen", "full", "final"]
 Values = Mapping[str, Any]
 """Dotted keys of a study file and what they are set to, such as `{"engine.dtype": "float16"}`."""
 
@@ -34,9 +35,9 @@ class EngineSpec:
     kind: EngineKind = "vllm"
     mode: Literal["offline", "online"] = "offline"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    data_parallel: int = 1
+    tensor_parallel: int = field(default=1, metadata={"min": 1})
+    pipeline_parallel: int = field(default=1, metadata={"min": 1})
+    data_parallel: int = field(default=1, metadata={"min": 1})
     graphs: bool = True
     compile: bool = True
     quantization: str | None = None
@@ -45,7 +46,7 @@ class EngineSpec:
     chunked_prefill: bool | None = None
     prefix_caching: bool = False
     attention: str | None = None
-    max_batched_tokens: int | None = None
+    max_batched_tokens: int | None = field(default=None, metadata={"min": 1})
     options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,8 +60,8 @@ class EngineSpec:
 class GpuSpec:
     """Studied settings of the GPU itself, restored whatever happens."""
 
-    power_limit_w: float | None = None
-    clock_mhz: int | None = None
+    power_limit_w: float | None = field(default=None, metadata={"above": 0})
+    clock_mhz: int | None = field(default=None, metadata={"min": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,36 +69,36 @@ class WorkloadSpec:
     """Which requests, how many at a time, and when."""
 
     kind: Literal["fixed", "tasks", "trace"] = "fixed"
-    input_tokens: int = 512
-    output_tokens: int = 64
-    requests: int | Literal["auto"] = "auto"
+    input_tokens: int = field(default=512, metadata={"min": 1})
+    output_tokens: int = field(default=64, metadata={"min": 1})
+    requests: int | Literal["auto"] = field(default="auto", metadata={"min": 1})
     batching: Literal["static", "continuous"] = "continuous"
-    batch_size: int = 32
+    batch_size: int = field(default=32, metadata={"min": 1})
     arrival: Mapping[str, Any] = field(default_factory=lambda: {"kind": "closed"})
     decoding: Mapping[str, Any] = field(default_factory=lambda: {"kind": "greedy"})
-    seed: int = 0
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     task: str | None = None
     trace: str | None = None
     columns: Mapping[str, str] | None = None
     bins: Mapping[str, Any] | None = None
-    time_scale: float | None = None
-    sample: int | None = None
+    time_scale: float | None = field(default=None, metadata={"above": 0})
+    sample: int | None = field(default=None, metadata={"min": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupSpec:
     """Bounds on the batches that run before anything counts."""
 
-    min_batches: int = 4
-    max_batches: int = 20
+    min_batches: int = field(default=4, metadata={"min": 0})
+    max_batches: int = field(default=20, metadata={"min": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalistsSpec:
     """How many of the best are launched again, in how many blocks, before one is named."""
 
-    count: int = 3
-    blocks: int = 0
+    count: int = field(default=3, metadata={"min": 1})
+    blocks: int = field(default=0, metadata={"min": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,9 @@ class MeasureSpec:
 
     warmup: WarmupSpec = field(default_factory=WarmupSpec)
     window: Literal["auto", "steady", "whole"] = "auto"
-    min_window_s: float = 30.0
-    repeats: int = 3
-    launches: int = 1
+    min_window_s: float = field(default=30.0, metadata={"above": 0})
+    repeats: int = field(default=3, metadata={"min": 1})
+    launches: int = field(default=1, metadata={"min": 1})
     finalists: FinalistsSpec = field(default_factory=FinalistsSpec)
     phases: bool = False
 
@@ -147,18 +148,18 @@ class Axis:
 class DemandSpec:
     """What a service must sustain, and the GPUs it may use."""
 
-    requests_per_s: float
-    gpus: int
+    requests_per_s: float = field(metadata={"above": 0})
+    gpus: int = field(metadata={"min": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSpec:
     """Where a search stops; what is not given does not bind."""
 
-    gpu_hours: float | None = None
-    launches: int | None = None
-    joules: float | None = None
-    wall_s: float | None = None
+    gpu_hours: float | None = field(default=None, metadata={"above": 0})
+    launches: int | None = field(default=None, metadata={"min": 1})
+    joules: float | None = field(default=None, metadata={"above": 0})
+    wall_s: float | None = field(default=None, metadata={"above": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ class SearchSpec:
 
     kind: Literal["grid", "random", "optuna", "guided"] = "grid"
     budget: BudgetSpec = field(default_factory=BudgetSpec)
-    seed: int = 0
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +194,10 @@ class QualitySpec:
 class ResourcesSpec:
     """What a trial asks of the cluster beside its GPUs."""
 
-    cpus: int | Literal["auto"] = "auto"
+    cpus: int | Literal["auto"] = field(default="auto", metadata={"min": 1})
     accelerator: str | None = None
     exclusive_node: bool = False
-    max_gpus: int | None = None
+    max_gpus: int | None = field(default=None, metadata={"min": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,12 +267,15 @@ class Launch:
     """One start of one configuration, measuring its points.
 
     `number` counts the independent launches of a configuration, from 0; `stage` says what for.
+    `min_requests` is what the percentiles that the study asks for need, over the windows of a
+    point. `seed` shuffles the passes.
     """
 
     number: int
-    stage: Literal["screen", "full", "final"]
+    stage: Stage
     sizes: Sizes
     points: tuple[Point, ...]
+    min_requests: int = 1
     seed: int = 0
 
 

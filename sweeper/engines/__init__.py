@@ -6,7 +6,7 @@ resolved to, and turns requests into one stream of timed events, from which one 
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -62,14 +62,6 @@ class Clock(Protocol):
         ...
 
 
-class Source(Protocol):
-    """Requests for a closed loop, on demand."""
-
-    def __next__(self) -> Request:
-        """The next request."""
-        ...
-
-
 class Engine(Protocol):
     """What every engine does; capabilities belong to the class, never to lists in a caller."""
 
@@ -77,10 +69,13 @@ class Engine(Protocol):
     """Whether tokens are timed one by one: without it there is no TTFT, TPOT or ITL."""
     continuous: bool
     """Whether a finished request's place is taken at once by the next."""
-    isolated: bool
-    """Whether the engine is a real one, which lives in a child process of its own."""
     needs_gpu: bool
     """Whether it refuses to run on a node without GPUs."""
+
+    @classmethod
+    def isolated(cls, settings: Settings) -> bool:
+        """Whether it lives in a child process of its own, as every real engine does."""
+        ...
 
     def __init__(
         self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock
@@ -98,18 +93,26 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[Event]:
+    def generate(
+        self, requests: Sequence[Request], settings: Settings
+    ) -> Generator[Event, None, None]:
         """Run one static batch: all start together, the batch ends with its last token.
 
         Raises `Infeasible` when this batch does not fit; the engine can then go on with others.
         """
         ...
 
-    def serve(self, source: Source, in_flight: int, settings: Settings) -> Iterator[Event]:
+    def serve(
+        self, source: Iterator[Request], in_flight: int, settings: Settings
+    ) -> Generator[Event, None, None]:
         """Keep `in_flight` requests running, each finished one replaced by the source's next.
 
-        Goes on until the iterator is closed, which cancels what is running.
+        Ends when the source has and the last request is done; closing it cancels what is running.
         """
+        ...
+
+    def progress(self) -> int:
+        """Steps done so far; another thread may ask, and kills an engine that stands still."""
         ...
 
     def counts(self) -> Mapping[str, float]:

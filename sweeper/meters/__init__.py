@@ -43,6 +43,8 @@ class Meter(Protocol):
     """Relative gain error of the instrument, beside absolute joules, where it is known."""
     min_window_s: float
     """Shorter windows get no energy from this meter."""
+    waits: bool
+    """Whether `read` waits for a tick: then it is called beside a running engine, in a thread."""
 
     def __init__(self, devices: Sequence[str], clock: Clock, engine: Engine) -> None:
         """`devices` are the UUIDs of exactly the launch's GPUs."""
@@ -59,6 +61,14 @@ class Meter(Protocol):
         """One reading, aligned to a tick of the counters where they tick.
 
         Raises `MeterError` (with a reason code) where any device gives no number.
+        """
+        ...
+
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each device is doing now, as far as it tells.
+
+        Of `compute_pids` (a list), `memory_used_bytes`, `memory_total_bytes` and `temperature_c`,
+        those that are known; a device that tells nothing is absent.
         """
         ...
 

@@ -5,7 +5,14 @@ its client sees them; energy is of the launch's GPUs (or of what the meter's sco
 """
 
 import math
+import statistics
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from sweeper.results.record import Window
 
 LATENCIES: Mapping[str, str] = {
     "ttft": "time to first token: from sending a request to its first token",
@@ -13,7 +20,8 @@ LATENCIES: Mapping[str, str] = {
     "itl": "inter-token latency: between consecutive tokens of a request",
     "latency": "end to end: from sending a request to its last token",
 }
-STATISTICS = ("mean", "p50", "p90", "p99")
+PERCENTILES = (50, 90, 99)
+STATISTICS = ("mean", *(f"p{percent}" for percent in PERCENTILES))
 
 _SCALARS: Mapping[str, str] = {
     "energy_j": "joules of one window, mean over windows",
@@ -39,8 +47,85 @@ METRICS: Mapping[str, str] = {
 }
 """Every metric that a study may name, and what it means."""
 
+ENERGY_METRICS: frozenset[str] = frozenset(
+    name for name in METRICS if name.startswith("energy_") or name.endswith("_w")
+)
+"""The metrics that only a meter can give."""
+SD_WINDOWS = "_sd_windows"
+"""Ends the name of a sample standard deviation over the windows of one launch."""
+
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Sums over windows, and how many windows they are of."""
+
+    windows: int
+    duration_s: float
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+def record_metrics(
+    windows: Sequence[Window], gpus: int
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Every metric of one launch's windows of a point, and the undersampled percentiles among them.
+
+    Ratios are ratios of sums, those of energy over the windows that have energy; latencies are of
+    the pooled samples. What is not known is absent.
+    """
+    metered = [window for window in windows if window.energy_j is not None]
+    samples: dict[str, list[Any]] = {}
+    for window in windows:
+        for name, values in window.samples.items():
+            samples.setdefault(name, []).extend(values)
+    metrics = {
+        **_energy(_totals(metered), math.fsum(window.energy_j or 0.0 for window in metered)),
+        **_rates(_totals(windows), gpus),
+        **_latencies(samples),
+        **_deviations(windows, gpus),
+    }
+    return metrics, undersampled_names(samples)
+
+
+def window_metrics(
+    *,
+    duration_s: float,
+    energy_j: float | None,
+    requests: int,
+    input_tokens: int,
+    output_tokens: int,
+    samples: Mapping[str, Sequence[Any]],
+    gpus: int,
+) -> dict[str, float]:
+    """The metrics of one window; what is not known is absent."""
+    totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
+    energy = {} if energy_j is None else _energy(totals, energy_j)
+    return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+
+
+def undersampled_names(samples: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """The percentiles that `samples` give but have too few of beyond them."""
+    return tuple(
+        f"{name}_p{percent}_s"
+        for name in LATENCIES
+        if (count := sum(weight for _, weight in _weighted(samples.get(f"{name}_s", ()))))
+        for percent in PERCENTILES
+        if undersampled(count, percent)
+    )
+
+
+def is_energy(metric: str) -> bool:
+    """Whether a metric, or the deviation of one, needs a meter."""
+    return metric.removesuffix(SD_WINDOWS) in ENERGY_METRICS
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of a metric is wanted: rates are; times, joules, watts and bytes are not."""
+    return metric.endswith(("_per_s", "_rps"))
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -58,3 +143,92 @@ def undersampled(count: int, percent: int) -> bool:
     In whole numbers: n (1 - q) < 5 must not depend on how 0.99 is rounded.
     """
     return count * (100 - percent) < MIN_TAIL * 100
+
+
+def weighted_percentile(pairs: Sequence[tuple[float, int]], q: float) -> float:
+    """`percentile` of samples of which each pair stands for `weight` equal ones."""
+    ordered = sorted(pairs)
+    ends = list(accumulate(weight for _, weight in ordered))
+    place = q * (ends[-1] - 1)
+    low = _at(ordered, ends, math.floor(place))
+    high = _at(ordered, ends, math.ceil(place))
+    return low + (high - low) * (place - math.floor(place))
+
+
+def _at(ordered: Sequence[tuple[float, int]], ends: Sequence[int], rank: int) -> float:
+    return ordered[bisect_right(ends, rank)][0]
+
+
+def _totals(windows: Sequence[Window]) -> _Totals:
+    return _Totals(
+        len(windows),
+        math.fsum(window.duration_s for window in windows),
+        sum(window.requests for window in windows),
+        sum(window.input_tokens for window in windows),
+        sum(window.output_tokens for window in windows),
+    )
+
+
+def _energy(totals: _Totals, energy_j: float) -> dict[str, float]:
+    denominators = {
+        "energy_j": totals.windows,
+        "energy_per_output_token_j": totals.output_tokens,
+        "energy_per_token_j": totals.input_tokens + totals.output_tokens,
+        "energy_per_request_j": totals.requests,
+        "power_mean_w": totals.duration_s,
+    }
+    return {name: energy_j / below for name, below in denominators.items() if below > 0}
+
+
+def _rates(totals: _Totals, gpus: int) -> dict[str, float]:
+    if totals.duration_s <= 0:
+        return {}
+    mean_s = totals.duration_s / totals.windows
+    return {
+        "output_tokens_per_s": totals.output_tokens / totals.duration_s,
+        "requests_per_s": totals.requests / totals.duration_s,
+        "duration_s": mean_s,
+        **({"gpu_seconds": gpus * mean_s} if gpus else {}),
+    }
+
+
+def _latencies(samples: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    found = {}
+    for name in LATENCIES:
+        pairs = _weighted(samples.get(f"{name}_s", ()))
+        count = sum(weight for _, weight in pairs)
+        if not count:
+            continue
+        found[f"{name}_mean_s"] = math.fsum(value * weight for value, weight in pairs) / count
+        for percent in PERCENTILES:
+            found[f"{name}_p{percent}_s"] = weighted_percentile(pairs, percent / 100)
+    return found
+
+
+def _weighted(samples: Sequence[Any]) -> list[tuple[float, int]]:
+    """Samples as (seconds, weight), whether they came as numbers or as pairs."""
+    pairs = ((each, 1) if isinstance(each, int | float) else tuple(each) for each in samples)
+    return [(value, weight) for value, weight in pairs if weight]
+
+
+def _deviations(windows: Sequence[Window], gpus: int) -> dict[str, float]:
+    """Sample standard deviations over windows, of everything that is not a percentile."""
+    each = [
+        window_metrics(
+            duration_s=window.duration_s,
+            energy_j=window.energy_j,
+            requests=window.requests,
+            input_tokens=window.input_tokens,
+            output_tokens=window.output_tokens,
+            samples=window.samples,
+            gpus=gpus,
+        )
+        for window in windows
+    ]
+    tails = {f"{name}_p{percent}_s" for name in LATENCIES for percent in PERCENTILES}
+    found = {}
+    for name in METRICS:
+        values = [metrics[name] for metrics in each if name in metrics]
+        if name not in tails and len(values) >= 2:
+            found[name + SD_WINDOWS] = statistics.stdev(values)
+    return found

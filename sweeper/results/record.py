@@ -5,8 +5,8 @@ from. Windows carry raw readings and per-request times, so that each number can 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from sweeper.errors import JournalError
 
@@ -123,33 +123,49 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The record that `to_json` wrote.
+        """The record that `to_json` wrote, also as a line of the journal with its `kind`.
 
         Raises:
-            JournalError: of another schema, or with keys missing or unknown.
+            JournalError: of another schema, or with keys or values that no record has; the
+                message names the record.
         """
         version = data.get("schema_version")
+        name = " ".join(str(data.get(part, "?")) for part in ("id", "launch", "stage", "attempt"))
         if version != SCHEMA_VERSION:
             raise JournalError(
-                f"record of schema {version!r}, this sweeper reads {SCHEMA_VERSION}: "
+                f"record {name} is of schema {version!r}, this sweeper reads {SCHEMA_VERSION}: "
                 "use the sweeper that wrote it, or measure again under another study name"
             )
-        values = {name: data[name] for name in _present(cls, data)}
-        values["windows"] = tuple(_read(Window, window) for window in values.get("windows", ()))
-        values["checks"] = tuple(_read(Check, check) for check in values.get("checks", ()))
-        values["undersampled"] = tuple(values.get("undersampled", ()))
+        values = {key: value for key, value in data.items() if key != "kind"}
+        for key, part in (("windows", Window), ("checks", Check)):
+            if key in values:
+                items = _sequence(values[key], f"{key} of record {name}")
+                values[key] = tuple(_read(part, item, f"record {name}") for item in items)
+        if "undersampled" in values:
+            items = _sequence(values["undersampled"], f"undersampled of record {name}")
+            values["undersampled"] = tuple(items)
         if values.get("energy") is not None:
-            values["energy"] = _read(Energy, values["energy"])
-        return cls(**values)
+            values["energy"] = _read(Energy, values["energy"], f"record {name}")
+        record = _read(cls, values, f"record {name}")
+        if record.status not in get_args(Status):
+            raise JournalError(f"record {name} has the unknown status {record.status!r}")
+        return record
 
 
-def _read(cls: type[Part], data: Mapping[str, Any]) -> Part:
-    return cls(**{name: data[name] for name in _present(cls, data)})
+def _read(cls: type[Part], data: Any, of: str) -> Part:
+    if not isinstance(data, Mapping):
+        raise JournalError(f"{of}: a {cls.__name__} must be a mapping, not {data!r}")
+    specs = fields(cls)  # type: ignore[arg-type]
+    unknown = sorted(set(data) - {spec.name for spec in specs})
+    needed = {s.name for s in specs if s.default is MISSING and s.default_factory is MISSING}
+    missing = sorted(needed - set(data))
+    if unknown or missing:
+        faults = [f"lacks {name}" for name in missing] + [f"has unknown {n}" for n in unknown]
+        raise JournalError(f"{of}: its {cls.__name__} {', '.join(faults)}")
+    return cls(**data)
 
 
-def _present(cls: type, data: Mapping[str, Any]) -> list[str]:
-    known = [spec.name for spec in fields(cls)]
-    unknown = sorted(set(data) - set(known) - {"kind"})
-    if unknown:
-        raise JournalError(f"{cls.__name__} with unknown keys {', '.join(unknown)}")
-    return [name for name in known if name in data]
+def _sequence(value: Any, what: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise JournalError(f"{what} must be a list, not {value!r}")
+    return value

@@ -1,0 +1,213 @@
+"""The commands: `python -m sweeper STUDY.yaml` runs a study, the others read what it left."""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from sweeper.errors import SweeperError
+
+if TYPE_CHECKING:
+    from sweeper.spec import Study
+
+ROOT = Path("mlruns")
+EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+"""Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        print(overview())
+        return EXIT_OK
+    command = COMMANDS.get(words[0])
+    try:
+        return command(words[1:]) if command else run(words)
+    except SweeperError as error:
+        print(f"sweeper: {error}", file=sys.stderr)
+        return EXIT_WRONG
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: python -m sweeper {shlex.join(words)}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough, as with `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def overview() -> str:
+    """The commands, and the studies in conf/."""
+    lines = [USAGE]
+    studies = sorted(Path("conf").glob("*.yaml"))
+    if studies:
+        lines.append("studies here:")
+    for path in studies:
+        comments = [line for line in path.read_text(encoding="utf-8").splitlines()[:1]]
+        about = comments[0].lstrip("# ") if comments and comments[0].startswith("#") else ""
+        lines.append(f"  {path!s:<28} {about}")
+    return "\n".join(lines)
+
+
+USAGE = """\
+python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it stopped
+    --dry-run [2x8:H200]                       what it will come to, on such a pool
+    --remeasure | --mix                        when the environment changed since it began
+    --retry failed|energy_invalid              measure those points again
+    --json                                     the summary as one JSON object on standard output
+python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
+python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
+python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
+
+STUDY is the YAML file or its folder, mlruns/studies/NAME/
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """`python -m sweeper STUDY.yaml [key=value ...]`."""
+    parser = _parser("STUDY.yaml [key=value ...]")
+    parser.add_argument("study")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--dry-run", nargs="?", const="", metavar="2x8:H200", dest="pool")
+    changed = parser.add_mutually_exclusive_group()
+    changed.add_argument("--remeasure", action="store_const", const="remeasure", dest="changed")
+    changed.add_argument("--mix", action="store_const", const="mix", dest="changed")
+    parser.add_argument("--retry", choices=("failed", "energy_invalid"))
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_intermixed_args(words)
+    if asked.pool and "=" in asked.pool:
+        # `--dry-run key=value`: the word is an override, there is no pool.
+        asked.overrides, asked.pool = [*asked.overrides, asked.pool], ""
+    from sweeper.study import load
+
+    study = load(Path(asked.study), asked.overrides)
+    if asked.pool is not None:
+        from sweeper.dry_run import dry_run
+
+        print(dry_run(study, asked.pool, as_json=asked.json))
+        return EXIT_OK
+    return _drive(study, asked, words)
+
+
+def front(words: Sequence[str]) -> int:
+    """`python -m sweeper front STUDY...`: the front of each condition."""
+    return _read_answers(words, "front")
+
+
+def best(words: Sequence[str]) -> int:
+    """`python -m sweeper best STUDY`: the recommendation of each condition, and why."""
+    return _read_answers(words, "best")
+
+
+def show(words: Sequence[str]) -> int:
+    """`python -m sweeper show STUDY ID`: one point's receipt."""
+    parser = _parser("show STUDY ID")
+    parser.add_argument("study")
+    parser.add_argument("id")
+    asked = parser.parse_args(words)
+    from sweeper.answers.receipt import receipt
+    from sweeper.shelf import open_study
+
+    print(receipt(open_study(asked.study, ROOT).records, asked.id))
+    return EXIT_OK
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"front": front, "best": best, "show": show}
+
+
+def _drive(study: "Study", asked: argparse.Namespace, words: Sequence[str]) -> int:
+    from sweeper.driver import Options, drive
+    from sweeper.terminal import last_words
+
+    finish = _keep_standard_output() if asked.json else None
+    options = Options(root=ROOT, changed=asked.changed or "stop", retry=asked.retry)
+    interrupts = Interrupts()
+    interrupts.listen()
+    outcome = drive(study, options, _say, interrupts)
+    _say(last_words(outcome))
+    if finish is not None:
+        finish(outcome.summary)
+    if outcome.interrupted:
+        _say(f"interrupted; go on with: python -m sweeper {shlex.join(words)}")
+        return EXIT_INTERRUPTED
+    if outcome.summary["failed"]:
+        return EXIT_FAILED
+    return EXIT_NOTHING_MEETS if any(a.best is None for a in outcome.answers) else EXIT_OK
+
+
+def _read_answers(words: Sequence[str], command: str) -> int:
+    parser = _parser(f"{command} STUDY")
+    parser.add_argument("studies", nargs="+" if command == "front" else 1, metavar="STUDY")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--minimize", action="append", default=[], metavar="METRIC")
+    parser.add_argument("--where", action="append", default=[], metavar="'METRIC<=X'")
+    asked = parser.parse_args(words)
+    from sweeper.shelf import open_study
+    from sweeper.terminal import answers_text
+
+    text, unmet = answers_text(
+        [open_study(name, ROOT) for name in asked.studies],
+        only_best=command == "best",
+        minimize=asked.minimize,
+        where=asked.where,
+        as_json=asked.json,
+    )
+    print(text)
+    return EXIT_NOTHING_MEETS if unmet and command == "best" else EXIT_OK
+
+
+def _parser(usage: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog="python -m sweeper", usage=f"python -m sweeper {usage}", allow_abbrev=False
+    )
+
+
+def _keep_standard_output() -> Callable[[Mapping[str, Any]], None]:
+    """Keep descriptor 1 aside for one JSON object, and put 2 in its place.
+
+    Before Ray starts: its workers write to whatever descriptor 1 is.
+    """
+    kept: IO[str] = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def finish(summary: Mapping[str, Any]) -> None:
+        json.dump(summary, kept)
+        kept.write("\n")
+        kept.close()
+
+    return finish
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM ask for an orderly end; a second one does not wait for it."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def listen(self) -> None:
+        """Hear both from here on; libraries that were started meanwhile may have taken them."""
+        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def is_set(self) -> bool:
+        """Whether an end was asked for."""
+        return self._asked.is_set()
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked.is_set():
+            raise KeyboardInterrupt
+        self._asked.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

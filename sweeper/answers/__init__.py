@@ -1,0 +1,1 @@
+"""Answers: fronts, the best and their explanation, made from records alone."""

@@ -1,0 +1,142 @@
+"""The objects that `--json` prints (pure)."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sweeper.answers.best import Answer, Miss
+from sweeper.answers.quality import alters_output
+from sweeper.answers.results import Result, settled
+from sweeper.results.record import Record, Status
+
+WORST_FIRST: tuple[Status, ...] = (
+    "failed",
+    "wrong_setting",
+    "energy_invalid",
+    "infeasible",
+    "ok",
+)
+"""A point counts once, under the first of these that one of its launches came to."""
+
+
+def summary(
+    study: str,
+    records: Sequence[Record],
+    answers: Sequence[Answer],
+    *,
+    points: int,
+    wall_seconds: float,
+    tracking_uri: str | None,
+    report: str | None = None,
+) -> dict[str, Any]:
+    """What a study came to; `points` are all that it plans, measured or not."""
+    counted = counts(records)
+    return {
+        "study": study,
+        "points": points,
+        "ok": counted["ok"],
+        "energy_invalid": counted["energy_invalid"],
+        "wrong_setting": counted["wrong_setting"],
+        "infeasible": counted["infeasible"],
+        "failed": counted["failed"],
+        "launches": launches(records),
+        "gpu_seconds": gpu_seconds(records),
+        "wall_seconds": wall_seconds,
+        "answers": [answer_object(answer) for answer in answers],
+        "report": report,
+        "tracking_uri": tracking_uri,
+    }
+
+
+def answers_object(study: str, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What `front --json` and `best --json` print."""
+    return {"study": study, "answers": [answer_object(answer) for answer in answers]}
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """The front, the best and the reasons of one condition."""
+    return {
+        "condition": dict(answer.group.condition),
+        "front": [entry(result) for result in answer.front],
+        "best": entry(answer.best) if answer.best else None,
+        "why": answer.why,
+        "nearest_miss": _miss(answer.nearest_miss) if answer.nearest_miss else None,
+    }
+
+
+def entry(result: Result) -> dict[str, Any]:
+    """A result on a front. `undersampled` and `quality` are there only where they warn."""
+    energy = result.energy
+    warnings: dict[str, Any] = {}
+    if result.undersampled:
+        warnings["undersampled"] = list(result.undersampled)
+    if alters_output(result.config, result.chosen):
+        warnings["quality"] = "unchecked"
+    return {
+        "id": result.id,
+        "config": dict(result.config),
+        "metrics": dict(result.metrics),
+        "energy": energy
+        and {"source": energy.source, "measured": energy.measured, "scope": energy.scope},
+        "launches": result.launches,
+        "gpus": result.gpus,
+        "launch_command": result.launch_command,
+        **warnings,
+    }
+
+
+def counts(records: Iterable[Record]) -> Counter[Status]:
+    """How many points came to what."""
+    points: dict[str, set[Status]] = {}
+    for record in settled(records):
+        points.setdefault(record.id, set()).add(record.status)
+    return Counter(
+        next(status for status in WORST_FIRST if status in found) for found in points.values()
+    )
+
+
+def launches(records: Iterable[Record]) -> int:
+    """How many engine starts the records come from, failed ones included."""
+    return len({_start(record) for record in records})
+
+
+def gpu_seconds(records: Iterable[Record]) -> float:
+    """GPUs times seconds of the real clock from the first start to the last end of each launch."""
+    spans: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        spans.setdefault(_start(record), []).append(record)
+    return sum(
+        span[0].gpus
+        * (
+            max(datetime.fromisoformat(record.ended_at) for record in span)
+            - min(datetime.fromisoformat(record.started_at) for record in span)
+        ).total_seconds()
+        for span in spans.values()
+    )
+
+
+def _start(record: Record) -> tuple[object, ...]:
+    return (
+        record.trial_id,
+        record.attempt,
+        record.configuration,
+        record.launch,
+        record.stage,
+    )
+
+
+def _miss(miss: Miss) -> dict[str, Any]:
+    worst = miss.worst
+    found: dict[str, Any] = {**entry(miss.result), "reason": miss.reason}
+    if worst is not None:
+        found |= {
+            "limit": {
+                "metric": worst.limit.metric,
+                "bound": worst.limit.bound,
+                "kind": "upper" if worst.limit.upper else "lower",
+            },
+            "value": worst.value,
+            "excess": worst.excess,
+        }
+    return found

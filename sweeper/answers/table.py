@@ -1,0 +1,206 @@
+"""The table that a terminal shows: every result of every condition, and what became of the rest.
+
+Plain text, the same for the same records.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sweeper.answers.best import Answer
+from sweeper.answers.criteria import judge
+from sweeper.answers.quality import unchecked
+from sweeper.answers.results import Result, settled
+from sweeper.answers.units import CAVEAT, digits, exponent, label, prefixed
+from sweeper.results.metrics import is_energy
+from sweeper.results.record import Record, Status
+from sweeper.spec import Study, Values
+
+UNKNOWN = "-"
+WIDTH = 100
+
+_EXPLAINED: Mapping[str, str] = {
+    "±": "± half of the 95 % interval over launches",
+    "?": "? a percentile of too few samples",
+    "!": "! beyond a limit",
+}
+_TROUBLES: Mapping[Status, str] = {
+    "energy_invalid": "without energy",
+    "wrong_setting": "not what was asked",
+    "infeasible": "infeasible",
+    "failed": "failed",
+}
+
+
+def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) -> str:
+    """The answers as text: a table for each, its best and why, then the points without a result."""
+    parts = [_section(study, answer) for answer in answers]
+    troubles = _troubles(settled(records))
+    return "\n\n".join([*parts, *([troubles] if troubles else [])]) + "\n"
+
+
+def brief(values: Values) -> str:
+    """Dotted values in a line, by the last word of each key."""
+    return ", ".join(f"{key.rpartition('.')[2]}={plain(value)}" for key, value in values.items())
+
+
+def plain(value: Any) -> str:
+    """A setting as it is written in a cell."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Mapping):
+        rest = [str(each) for key, each in value.items() if key != "kind"]
+        return " ".join([str(value.get("kind", "")), *rest]).strip()
+    return "none" if value is None else str(value)
+
+
+def _section(study: Study, answer: Answer) -> str:
+    group = answer.group
+    title = brief(group.condition) or study.name
+    if not group.results:
+        return f"{title}\n  {answer.why}"
+    facts = [f"{group.convention} windows"]
+    if group.source is not None:
+        facts.append(
+            f"energy by {group.source}" + (f" of the {group.scope}" if group.scope else "")
+        )
+    if CAVEAT[group.provenance]:
+        facts.append(CAVEAT[group.provenance].upper())
+    lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), ""]
+    verdict = f"best: {answer.best.id if answer.best else 'none'}: {answer.why}"
+    lines += textwrap.wrap(
+        verdict, WIDTH, initial_indent="  ", subsequent_indent="        ", break_long_words=False
+    )
+    if answer.best and answer.best.launch_command:
+        lines.append(f"        $ {answer.best.launch_command}")
+    return "\n".join(lines)
+
+
+def _grid(study: Study, answer: Answer) -> list[str]:
+    rows = _sorted(answer)
+    columns = [
+        ("id", [result.id for result in rows], str.ljust),
+        *((key, cells, str.rjust) for key, cells in _levers(rows)),
+        *((*_column(metric, answer, rows), str.rjust) for metric in _metrics(answer)),
+        ("launches", [str(result.launches) for result in rows], str.rjust),
+        ("", [_mark(result, study, answer) for result in rows], str.ljust),
+    ]
+    lines = _aligned(columns)
+    cells = "".join(cell for _, column, _ in columns[1:-2] for cell in column)
+    notes = [text for sign, text in _EXPLAINED.items() if sign in cells]
+    gains = {result.energy.systematic for result in rows if result.energy}
+    notes += [f"gain error of the meter ±{100 * gain:g} %" for gain in gains if gain]
+    return [*lines, *([f"  {'; '.join(notes)}"] if notes else [])]
+
+
+def _sorted(answer: Answer) -> list[Result]:
+    (metric, direction), *_ = answer.objectives.items()
+    sign = 1.0 if direction == "min" else -1.0
+
+    def place(result: Result) -> tuple[bool, float]:
+        value = result.value(metric)
+        return (value is None, 0.0 if value is None else sign * value)
+
+    return sorted(answer.group.results, key=place)
+
+
+def _levers(rows: Sequence[Result]) -> list[tuple[str, list[str]]]:
+    """The choices that differ between the rows, by the shortest names that tell them apart."""
+    keys = list(dict.fromkeys(key for result in rows for key in result.chosen))
+    last = [key.rpartition(".")[2] for key in keys]
+    found = []
+    for key, name in zip(keys, last, strict=True):
+        cells = [plain(result.config.get(key, result.chosen.get(key))) for result in rows]
+        found.append((name if last.count(name) == 1 else key, cells))
+    return [column for column in found if len(set(column[1])) > 1] or found
+
+
+def _metrics(answer: Answer) -> list[str]:
+    """The objectives, what limits speak of, and in any case energy per token and throughput."""
+    wanted = [*answer.objectives, *(limit.metric for limit in answer.limits)]
+    wanted += ["energy_per_output_token_j", "output_tokens_per_s"]
+    return list(dict.fromkeys(wanted))
+
+
+def _column(metric: str, answer: Answer, rows: Sequence[Result]) -> tuple[str, list[str]]:
+    values = [value for result in rows if (value := result.value(metric)) is not None]
+    power = exponent(values, metric)
+    title = f"{label(metric)} [{prefixed(metric, power)}]"
+    cells = [_cell(result, metric, power, answer) for result in rows]
+    kind = answer.group.provenance
+    if kind != "measured" and (is_energy(metric) or rows[0].simulated):
+        return f"{title} ({kind})", cells
+    return title, cells
+
+
+def _cell(result: Result, metric: str, power: int, answer: Answer) -> str:
+    value = result.value(metric)
+    if value is None:
+        return UNKNOWN
+    text = digits(value, power)
+    interval = result.interval(metric)
+    if interval is not None:
+        text += f" ±{digits((interval[1] - interval[0]) / 2, power, significant=2)}"
+    if metric in result.undersampled:
+        text += "?"
+    beyond = any(
+        not judge(result, limit).ok and judge(result, limit).excess
+        for limit in answer.limits
+        if limit.metric == metric
+    )
+    return text + ("!" if beyond else "")
+
+
+def _mark(result: Result, study: Study, answer: Answer) -> str:
+    marks = [
+        ("best", result is answer.best),
+        ("tie", result in answer.ties),
+        ("knee", result is answer.knee),
+        ("front", result in answer.front),
+        ("quality: unchecked", bool(unchecked(study, result.config, result.chosen))),
+    ]
+    return " ".join(word for word, holds in marks if holds)
+
+
+def _aligned(
+    columns: Sequence[tuple[str, Sequence[str], Callable[[str, int], str]]],
+) -> list[str]:
+    """Cells under titles that are folded to their columns' width."""
+    titles, widths = [], []
+    for title, cells, _ in columns:
+        longest = max(len(text) for text in (*title.split(), *cells))
+        lines = textwrap.wrap(title, max(longest, 8), break_long_words=False)
+        titles.append(lines)
+        widths.append(max(longest, *(len(line) for line in lines), 0))
+    height = max(len(lines) for lines in titles)
+    padded = [[""] * (height - len(lines)) + lines for lines in titles]
+    rows = [*zip(*padded, strict=True), *zip(*(cells for _, cells, _ in columns), strict=True)]
+    texts = [
+        "  "
+        + "  ".join(
+            align(cell, width)
+            for cell, width, (_, _, align) in zip(row, widths, columns, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return [*texts[:height], "  " + "  ".join("-" * width for width in widths), *texts[height:]]
+
+
+def _troubles(records: Sequence[Record]) -> str:
+    """The points that gave no result, or no energy, by their reasons."""
+    lines = []
+    for status, words in _TROUBLES.items():
+        reasons: dict[str, dict[str, Record]] = {}
+        for record in records:
+            if record.status == status:
+                reason = (record.reason or "no reason given").strip().splitlines()[0]
+                reasons.setdefault(reason, {}).setdefault(record.id, record)
+        if not reasons:
+            continue
+        lines.append(f"{words}: {len({point for found in reasons.values() for point in found})}")
+        for reason, found in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
+            shown = [f"{each.id} ({brief(each.chosen)})" for each in [*found.values()][:3]]
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            lines += textwrap.wrap(f"{len(found)} x {reason}", WIDTH, initial_indent="  ")
+            lines.append(f"      {'; '.join(shown)}{more}")
+    return "\n".join(lines)

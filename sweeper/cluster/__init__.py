@@ -1,0 +1,1 @@
+"""Where and when: nodes, admission, leases, and what happens after a death."""

@@ -1,0 +1,124 @@
+"""What happens after a death: which points go on elsewhere, and which are given up.
+
+A point that was in progress at two deaths, or failed twice on its own, is failed alone and the
+rest of its launch goes on; a trial that died three times with no point in progress is failed as a
+whole. Every death moves one of these counts, so a trial ends.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweeper.results.record import ACCEPTED, Key
+from sweeper.spec import Trial
+
+POINT_DEATHS = 2
+TRIAL_DEATHS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """One end of a lease before its time: where, why, and what was being measured."""
+
+    node_id: str
+    reason: str
+    point: Key | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A trial so far: which points have a verdict, what failed, and where it died.
+
+    `attempts` counts the leases it was given.
+    """
+
+    trial: Trial
+    attempts: int = 0
+    accepted: frozenset[Key] = frozenset()
+    failed: Mapping[Key, int] = field(default_factory=dict)
+    deaths: tuple[Death, ...] = ()
+    given_up: frozenset[Key] = frozenset()
+
+    @property
+    def avoided(self) -> frozenset[str]:
+        """Nodes on which it died."""
+        return frozenset(death.node_id for death in self.deaths)
+
+
+def keys(trial: Trial) -> list[Key]:
+    """Every point of every launch of the trial, in order."""
+    return [
+        (point.id, launch.number, launch.stage)
+        for launch in trial.launches
+        for point in launch.points
+    ]
+
+
+def record_key(event: Mapping[str, Any]) -> Key:
+    """The key of a `record` event, which carries the record's own fields."""
+    return (str(event["id"]), int(event["launch"]), str(event["stage"]))
+
+
+def recorded(course: Course, event: Mapping[str, Any]) -> Course:
+    """The course after a `record` event."""
+    key = record_key(event)
+    if event["status"] in ACCEPTED:
+        return replace(course, accepted=course.accepted | {key})
+    return _failed(course, key)
+
+
+def died(course: Course, death: Death) -> Course:
+    """The course after its lease ended before its time."""
+    if death.point not in _open(course):
+        death = replace(death, point=None)
+    course = replace(course, deaths=(*course.deaths, death))
+    if death.point is not None:
+        return _failed(course, death.point)
+    if sum(earlier.point is None for earlier in course.deaths) >= TRIAL_DEATHS:
+        return replace(course, given_up=course.given_up | _open(course))
+    return course
+
+
+def remaining(course: Course, *, failed_only: bool = False) -> Trial | None:
+    """The trial with the points that still need a verdict; `None` when nothing is left.
+
+    After a lease that ended in its own time only the points that failed are left (`failed_only`):
+    its agenda may have had no need of the others.
+    """
+    left = _open(course)
+    if failed_only:
+        left &= set(course.failed)
+    if not left:
+        return None
+    return restricted(course.trial, left, attempt=course.trial.attempt + course.attempts)
+
+
+def restricted(trial: Trial, kept: Collection[Key], attempt: int) -> Trial:
+    """The trial with only these points, its expected time in proportion."""
+    launches = []
+    for launch in trial.launches:
+        points = tuple(
+            point for point in launch.points if (point.id, launch.number, launch.stage) in kept
+        )
+        if points:
+            launches.append(replace(launch, points=points))
+    return replace(
+        trial,
+        launches=tuple(launches),
+        expected_s=trial.expected_s * len(kept) / len(keys(trial)),
+        attempt=attempt,
+    )
+
+
+def _open(course: Course) -> frozenset[Key]:
+    return frozenset(keys(course.trial)) - course.accepted - course.given_up
+
+
+def _failed(course: Course, key: Key) -> Course:
+    counts = Counter(course.failed)
+    counts[key] += 1
+    given_up = course.given_up
+    if counts[key] >= POINT_DEATHS:
+        given_up |= {key}
+    return replace(course, failed=dict(counts), given_up=given_up)

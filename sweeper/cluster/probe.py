@@ -1,0 +1,76 @@
+"""What a node is made of, asked on the node itself before anything starts there."""
+
+import os
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PACKAGES = ("sweeper", "ray", "torch", "transformers", "vllm")
+
+
+def look() -> dict[str, Any]:
+    """This node's versions, GPUs and scheduling priority, as plain data.
+
+    `versions` holds Python and the packages that are installed, `driver` that of the GPUs where
+    there are any, `visible` the devices that Ray was given.
+    """
+    return {
+        "host": socket.gethostname(),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "driver": _driver(),
+        "gpus": _gpu_names(),
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "nice": os.nice(0),
+    }
+
+
+def differences(seen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing that must be equal on all nodes and is not, naming the nodes."""
+    lines = []
+    names = sorted({name for node in seen for name in node["versions"]})
+    for name in names:
+        hosts: dict[str, list[str]] = {}
+        for node in seen:
+            found = node["versions"].get(name, "missing")
+            hosts.setdefault(found, []).append(node["host"])
+        if len(hosts) > 1:
+            told = "; ".join(f"{found} on {', '.join(on)}" for found, on in sorted(hosts.items()))
+            lines.append(f"{name}: {told}")
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _gpu_names() -> list[str]:
+    try:
+        from sweeper.meters.nvml import gpus_of_node
+    except ImportError:
+        return []
+    return [str(gpu.get("name", "unknown")) for gpu in gpus_of_node()]
+
+
+def _driver() -> str | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()

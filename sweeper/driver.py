@@ -1,0 +1,214 @@
+"""The study's loop: plan -> trials -> journal -> answers; a stopped study goes on where it was.
+
+    plan(study, done) --trials--> cluster.run --events--> journal --tail--> MLflow
+                                                             `--> answers
+
+The journal is written before anything else hears of an event, and the trial goes on only then.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sweeper.answers.best import Answer, answers
+from sweeper.answers.figure import figure
+from sweeper.answers.summary import summary
+from sweeper.cluster.progress import Progress
+from sweeper.cluster.session import Session, connect
+from sweeper.cluster.tuning import infeasible, run
+from sweeper.errors import JournalError, PlaceError, StudyError
+from sweeper.forecast import cost_on
+from sweeper.gpu_data import gpu
+from sweeper.keeper import Keeper
+from sweeper.plan import NOMINAL, Cost, plan
+from sweeper.results.contents import FILE, read
+from sweeper.results.journal import Journal
+from sweeper.results.record import Key, Record
+from sweeper.results.tracking import Tracking, check
+from sweeper.spec import Study
+from sweeper.study import dump, unavailable
+from sweeper.trial.bench import utc_now
+from sweeper.trial.environment import changes, fingerprint
+
+TRACKING_PATIENCE_S = 120.0
+"""How long the end of a study waits for MLflow to have everything."""
+
+Changed = Literal["stop", "remeasure", "mix"]
+"""What to do when the environment is not the one that the journal's records were measured in."""
+Retry = Literal["failed", "energy_invalid"]
+Say = Callable[[str], None]
+
+
+class Stop(Protocol):
+    """Whether somebody asked for an orderly end."""
+
+    def listen(self) -> None:
+        """Hear Ctrl-C and SIGTERM from here on, whoever heard them before."""
+        ...
+
+    def is_set(self) -> bool:
+        """Whether it was asked for."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the command line wants a study run."""
+
+    root: Path
+    changed: Changed = "stop"
+    retry: Retry | None = None
+
+    def folder(self, study: Study) -> Path:
+        """Where a study's journal is."""
+        return self.root / "studies" / study.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A study at its end: its records that stand, the answers, and the `--json` object."""
+
+    study: Study
+    folder: Path
+    records: tuple[Record, ...]
+    answers: tuple[Answer, ...]
+    summary: dict[str, Any]
+    behind: int
+    interrupted: bool
+
+
+def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
+    """Run a study, or go on with it, until every point has a verdict or `stop` is set.
+
+    Raises:
+        StudyError: the study asks for what is not there, or nothing is left of its axes.
+        PlaceError: the cluster, the folder or the tracking server cannot be used.
+        JournalError: another driver has the study, its journal is damaged, or its environment
+            changed and `options.changed` says to stop.
+    """
+    if missing := unavailable(study):
+        raise StudyError(missing)
+    points = len(plan(study).points)
+    check(study.tracking.uri, options.root)
+    started_s = time.monotonic()
+    folder = options.folder(study)
+    with (
+        Journal.open(folder, dump(study)) as journal,
+        Tracking(study.tracking.uri, study.name, folder, options.root) as tracking,
+    ):
+        with connect(study.cluster, study.resources) as session:
+            stop.listen()
+            sit_down(journal, session, options)
+            measure(study, folder, journal, session, say, stop)
+        records = read(folder / FILE).standing()
+        found = answers(records, study)
+        behind = publish(study, records, found, tracking, stop)
+    return Outcome(
+        study=study,
+        folder=folder,
+        records=records,
+        answers=found,
+        summary=summary(
+            study.name,
+            records,
+            found,
+            points=points,
+            wall_seconds=time.monotonic() - started_s,
+            tracking_uri=tracking.public_uri,
+        ),
+        behind=behind,
+        interrupted=stop.is_set(),
+    )
+
+
+def sit_down(journal: Journal, session: Session, options: Options) -> None:
+    """Note this sitting, and take back the verdicts that are to be measured again.
+
+    Raises:
+        JournalError: the environment is not that of the sittings before, and nobody said what to
+            do about it.
+    """
+    environment = session.environment()
+    sittings = journal.contents.sittings
+    before = sittings[-1]["environment"] if sittings else environment
+    again: list[Record] = []
+    standing = journal.contents.accepted().values()
+    if standing and fingerprint(before) != fingerprint(environment):
+        if options.changed == "stop":
+            raise JournalError(
+                f"{journal.folder}: the environment changed since the journal began: "
+                f"{'; '.join(changes(before, environment))}. Give --remeasure to measure "
+                "everything again, or --mix to go on regardless"
+            )
+        if options.changed == "remeasure":
+            again += standing
+    if options.retry is not None:
+        again += [record for record in standing if record.status == options.retry]
+    for record in again:
+        fields = ("id", "launch", "stage", "attempt")
+        journal.append("superseded", {name: getattr(record, name) for name in fields})
+    journal.append(
+        "sitting",
+        {
+            "started_at": utc_now(),
+            "fingerprint": fingerprint(environment),
+            "environment": environment,
+            "nodes": [asdict(node) for node in session.nodes],
+        },
+    )
+
+
+def measure(
+    study: Study, folder: Path, journal: Journal, session: Session, say: Say, stop: Stop
+) -> None:
+    """Place every trial that is left, journal what it tells, until all are done.
+
+    Raises:
+        PlaceError: the cluster can never hold one of them.
+    """
+    before = read(folder / FILE)
+    todo = plan(
+        study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session)
+    )
+    if refused := infeasible(todo.trials, session):
+        raise PlaceError("\n".join(sorted(set(refused.values()))))
+    progress = Progress(study, todo, before, say)
+    progress.begin()
+    keeper = Keeper(study, journal, progress)
+    run(todo.trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
+
+
+def publish(
+    study: Study,
+    records: tuple[Record, ...],
+    found: tuple[Answer, ...],
+    tracking: Tracking,
+    stop: Stop,
+) -> int:
+    """Bring MLflow up to date with the answers; how many records it lacks."""
+    if (picture := figure(found, study)) is not None:
+        tracking.figures({"front.png": picture})
+    tracking.front(front_keys(records, found))
+    if stop.is_set():
+        return tracking.finish(0.0, "KILLED")
+    return tracking.finish(TRACKING_PATIENCE_S)
+
+
+def front_keys(records: tuple[Record, ...], found: tuple[Answer, ...]) -> list[Key]:
+    """The keys of the records whose results are on a front."""
+    ids = {result.id for answer in found for result in answer.front}
+    return [record.key for record in records if record.id in ids and record.accepted]
+
+
+def _cost(session: Session) -> Cost:
+    """What the roofline expects on the pool's GPUs, where all are of one known type."""
+    types = {node.gpu_type for node in session.nodes}
+    only = types.pop() if len(types) == 1 else None
+    if only is None:
+        return NOMINAL
+    try:
+        return cost_on(gpu(only))
+    except StudyError:
+        return NOMINAL

@@ -1,0 +1,80 @@
+"""Energy counters and a power trace of simulated GPUs."""
+
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from sweeper.engines import Clock
+
+GAIN_SD = 0.02
+GAIN_BOUND = 0.05
+"""Board to board: NVML's stated error."""
+WARM_S = 240.0
+"""Time constant of a GPU's temperature."""
+WARM_POWER = 0.02
+WARM_TIME = 0.004
+"""Relative rise of power and of step time from cold to warm at full load."""
+TRACE_PERIOD_S = 0.1
+TRACE_SAMPLES = 18_000
+"""Half an hour; older samples go."""
+
+
+class Boards:
+    """The GPUs of one launch, all under the same load, each with a gain of its own.
+
+    `warmth` is 0 when idle for long and nears 1 at full load.
+    """
+
+    def __init__(self, devices: Sequence[str], clock: Clock, idle_w: float, tdp_w: float) -> None:
+        self._gains = {device: _gain(device) for device in devices}
+        self._clock = clock
+        self._idle_w = idle_w
+        self._tdp_w = tdp_w
+        self._watts = idle_w
+        self._joules = 0.0
+        self._until_s = clock.now()
+        self._sample_s = self._until_s
+        self._trace: deque[tuple[float, float]] = deque(maxlen=TRACE_SAMPLES)
+        self.warmth = 0.0
+
+    def draw(self, watts: float) -> None:
+        """From now on, so much on each GPU, within what it is built for."""
+        self._pass()
+        self._watts = min(watts * (1.0 + WARM_POWER * self.warmth), self._tdp_w)
+
+    def slowdown(self) -> float:
+        """Factor on a step's time by how warm the GPUs are."""
+        return 1.0 + WARM_TIME * self.warmth
+
+    def energy_j(self) -> dict[str, float]:
+        """Joules of each device since it was made, now."""
+        self._pass()
+        return {device: self._joules * gain for device, gain in self._gains.items()}
+
+    def trace(self) -> list[tuple[float, str, float]]:
+        """Samples (t_s, device, watts), the devices of one moment together."""
+        self._pass()
+        return [
+            (t_s, device, watts * gain)
+            for t_s, watts in self._trace
+            for device, gain in self._gains.items()
+        ]
+
+    def _pass(self) -> None:
+        now_s = self._clock.now()
+        passed_s = now_s - self._until_s
+        if passed_s <= 0:
+            return
+        self._until_s = now_s
+        self._joules += self._watts * passed_s
+        load = (self._watts - self._idle_w) / (self._tdp_w - self._idle_w)
+        self.warmth = load + (self.warmth - load) * math.exp(-passed_s / WARM_S)
+        while self._sample_s <= now_s:
+            self._trace.append((self._sample_s, self._watts))
+            self._sample_s += TRACE_PERIOD_S
+
+
+def _gain(device: str) -> float:
+    gain = random.Random(f"gain of {device}").gauss(0.0, GAIN_SD)
+    return 1.0 + max(-GAIN_BOUND, min(gain, GAIN_BOUND))

@@ -1,0 +1,62 @@
+"""What a person runs to have the same configuration with transformers alone."""
+
+from collections.abc import Iterator
+
+from sweeper import shapes
+from sweeper.engines.transformers_settings import generation_options, uses_graphs
+from sweeper.spec import ModelSpec, Settings, Sizes
+
+
+def script(settings: Settings, sizes: Sizes, device: str) -> str:
+    """A shell command: one batch of `sizes.max_batch_size` random prompts, as in a measurement."""
+    spec, workload = settings.engine, settings.workload
+    options = {
+        **generation_options(spec, sizes),
+        "max_new_tokens": workload.output_tokens,
+        **spec.options,
+    }
+    shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    compiling = ""
+    if spec.compile:
+        shown += ", compile_config=compiling"
+        mode = "reduce-overhead" if uses_graphs(spec, device) else "default"
+        compiling = f"compiling = CompileConfig(dynamic=False, mode={mode!r})\n"
+        if device == "cpu":
+            compiling += "compiling._compile_all_devices = True\n"
+    return "\n".join(
+        (
+            "python - <<'END'",
+            "import torch",
+            "from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig",
+            "from transformers import GenerationConfig",
+            *_model(settings.model, spec.dtype, spec.attention),
+            f"model = model.to({device!r}).eval()",
+            "model.generation_config = GenerationConfig()",
+            f"prompts = torch.randint(model.config.vocab_size, ({sizes.max_batch_size}, "
+            f"{workload.input_tokens}), device={device!r})",
+            f"{compiling}options = GenerationConfig({shown})",
+            "output = model.generate(",
+            "    prompts, attention_mask=torch.ones_like(prompts), generation_config=options",
+            ")",
+            "print(output[:, prompts.shape[1]:].tolist())",
+            "END",
+        )
+    )
+
+
+def _model(model: ModelSpec, dtype: str, attention: str | None) -> Iterator[str]:
+    extra = "" if attention is None else f", attn_implementation={attention!r}"
+    trust = ", trust_remote_code=True" if model.trust_remote_code else ""
+    where = f"{model.id!r}, revision={model.revision!r}{trust}"
+    if model.weights == "auto":
+        yield f"model = AutoModelForCausalLM.from_pretrained({where}, dtype=torch.{dtype}{extra})"
+        return
+    if model.shape is not None:
+        yield f"config = AutoConfig.for_model(**{shapes.architecture(model.shape)!r})"
+    else:
+        yield f"config = AutoConfig.from_pretrained({where})"
+    yield "torch.manual_seed(0)"
+    yield f"model = AutoModelForCausalLM.from_config(config, dtype=torch.{dtype}{extra}{trust})"
+    if model.weights == "dummy_zeros":
+        yield "for weight in model.parameters():"
+        yield "    weight.data.zero_()"

@@ -1,0 +1,83 @@
+"""What transformers can be asked for, and what of it was done."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.errors import Infeasible, WrongSetting
+from sweeper.spec import EngineSpec, Settings, Sizes
+
+DECIDED = frozenset(
+    "generation_config inputs input_ids attention_mask streamer max_new_tokens min_new_tokens "
+    "max_length min_length max_time stop_strings eos_token_id pad_token_id do_sample num_beams "
+    "num_return_sequences return_dict_in_generate use_cache cache_implementation max_cache_len "
+    "compile_config disable_compile custom_generate assistant_model".split()
+)
+"""Arguments of `generate` that other keys of a study decide; `engine.options` may not."""
+
+
+def refuse_unavailable(settings: Settings) -> None:
+    """Raises `Infeasible` naming every engine setting that transformers does not offer yet."""
+    spec = settings.engine
+    asked = {
+        "engine.mode=online": spec.mode != "offline",
+        "engine.tensor_parallel above 1": spec.tensor_parallel > 1,
+        "engine.pipeline_parallel above 1": spec.pipeline_parallel > 1,
+        "engine.data_parallel above 1": spec.data_parallel > 1,
+        "engine.quantization": spec.quantization is not None,
+        "engine.kv_cache_dtype": spec.kv_cache_dtype not in {"auto", spec.dtype},
+        "engine.speculative": spec.speculative is not None,
+        "engine.chunked_prefill": spec.chunked_prefill is True,
+        "engine.prefix_caching": spec.prefix_caching,
+        "engine.max_batched_tokens": spec.max_batched_tokens is not None,
+    }
+    refused = [f"{name} is not available with transformers yet" for name in asked if asked[name]]
+    refused += [
+        f"engine.options.{name} is decided by other keys of the study"
+        for name in sorted(DECIDED & set(spec.options))
+    ]
+    if refused:
+        raise Infeasible("; ".join(refused))
+    refuse_decoding(settings)
+
+
+def refuse_decoding(settings: Settings) -> None:
+    """Raises `Infeasible` for anything but greedy decoding."""
+    kind = settings.workload.decoding.get("kind")
+    if kind != "greedy":
+        raise Infeasible(f"workload.decoding {kind} is not available with transformers yet")
+
+
+def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
+    """Whether CUDA graphs replay decoding steps: only those that are compiled, only on a GPU."""
+    return spec.graphs and spec.compile and device_type == "cuda"
+
+
+def generation_options(spec: EngineSpec, sizes: Sizes) -> dict[str, Any]:
+    """Options of `generate` for every batch of a launch.
+
+    A compiled step needs a cache of fixed size: the largest of the launch, as `generate` would
+    otherwise let it grow with the points already measured.
+    """
+    greedy = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    if not spec.compile:
+        return {**greedy, "disable_compile": True}
+    return {**greedy, "cache_implementation": "static", "max_cache_len": sizes.max_model_len}
+
+
+def refuse_other_than_asked(spec: EngineSpec, resolved: Mapping[str, Any]) -> None:
+    """Raises `WrongSetting` where transformers chose for itself."""
+    asked = {"dtype": spec.dtype, "attention": spec.attention}
+    other = [
+        f"engine.{name}={value} was asked, transformers took {resolved[name]}"
+        for name, value in asked.items()
+        if value is not None and resolved[name] != value
+    ]
+    if other:
+        raise WrongSetting("; ".join(other))
+
+
+def notes(spec: EngineSpec, device_type: str) -> dict[str, str]:
+    """Settings that mean nothing here, and why."""
+    if spec.graphs and not uses_graphs(spec, device_type):
+        return {"graphs": "off: CUDA graphs need a GPU and engine.compile"}
+    return {}

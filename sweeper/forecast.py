@@ -1,0 +1,202 @@
+"""What a study will come to on a given pool, before any GPU is held (pure).
+
+Everything here is the roofline's expectation and says so; nothing of it enters a record.
+"""
+
+import heapq
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sweeper.errors import StudyError
+from sweeper.gpu_data import Gpu, gpu
+from sweeper.plan import Cost, Plan, nominal_point_s, plan
+from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
+from sweeper.roofline import impossible, load_seconds, memory, point_energy_j, point_seconds
+from sweeper.shapes import Shape, shape_of_model
+from sweeper.spec import Point, Settings, Sizes, Study, Trial
+
+_NODES = re.compile(r"(\d+)x(\d+):([\w .-]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolNode:
+    """One node of a pool: how many GPUs, of which type."""
+
+    gpus: int
+    gpu: Gpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a study comes to on a pool; seconds, joules and fits are expectations.
+
+    `unfit` says of each point that cannot run there why; `wide` of each trial that no node holds.
+    """
+
+    plan: Plan
+    nodes: tuple[PoolNode, ...]
+    unfit: dict[str, str]
+    wide: dict[str, str]
+    gpu_seconds: float
+    energy_j: float
+    makespan_s: float
+
+
+def parse_pool(text: str) -> tuple[PoolNode, ...]:
+    """The nodes that `2x8:H200,1x4:A6000` names: 2 nodes of 8 H200, 1 node of 4 A6000.
+
+    Raises:
+        StudyError: it is written otherwise, or names an unknown GPU.
+    """
+    nodes: list[PoolNode] = []
+    for part in text.split(","):
+        match = _NODES.fullmatch(part.strip())
+        if match is None or not int(match[1]) or not int(match[2]):
+            raise StudyError(
+                f"{part.strip()!r} is no pool: write NODESxGPUS:TYPE, such as 2x8:H200,1x4:A6000"
+            )
+        nodes += [PoolNode(gpus=int(match[2]), gpu=gpu(match[3].strip()))] * int(match[1])
+    return tuple(nodes)
+
+
+def cost_on(card: Gpu) -> Cost:
+    """What launches and points take on a GPU, where the model's shape is known."""
+
+    def load_s(settings: Settings) -> float:
+        shape = _shape(settings)
+        return UNKNOWN_LOAD_S if shape is None else load_seconds(settings, shape, card)
+
+    def point_s(settings: Settings) -> float:
+        shape = _shape(settings)
+        return nominal_point_s(settings) if shape is None else point_seconds(settings, shape, card)
+
+    return Cost(load_s=load_s, point_s=point_s)
+
+
+def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
+    """Points, launches and trials of a study on `nodes`, what cannot fit, time and energy.
+
+    Raises:
+        StudyError: the pool mixes GPU types and the study does not say which, or the study has no
+            node of the type it asks for.
+    """
+    nodes = _eligible(study, nodes)
+    card = nodes[0].gpu
+    cost = cost_on(card)
+    whole = plan(study, devices=sum(node.gpus for node in nodes), cost=cost)
+    unfit = {
+        point.id: reason for point in whole.points if (reason := _unfit(point, card)) is not None
+    }
+    widest = max(node.gpus for node in nodes)
+    wide = {
+        trial.id: f"{trial.gpus} GPUs in one lease, the widest node has {widest}"
+        for trial in whole.trials
+        if trial.gpus > widest
+    }
+    trials = [
+        fitting
+        for trial in whole.trials
+        if trial.id not in wide and (fitting := _without(trial, unfit, cost)) is not None
+    ]
+    return Forecast(
+        plan=whole,
+        nodes=tuple(nodes),
+        unfit=unfit,
+        wide=wide,
+        gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
+        energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
+        makespan_s=makespan_s(trials, [node.gpus for node in nodes]),
+    )
+
+
+def makespan_s(trials: Sequence[Trial], nodes: Sequence[int]) -> float:
+    """When the last trial ends, each placed in order as soon as a node has room for it.
+
+    `trials` come largest first; a smaller one that fits goes ahead of one that does not.
+    """
+    free = list(nodes)
+    ends: list[tuple[float, int, int]] = []
+    waiting = list(trials)
+    now_s = last_s = 0.0
+    while waiting:
+        for trial in list(waiting):
+            # The fullest node that holds it: wide gaps stay for wide trials.
+            room = [index for index, gpus in enumerate(free) if gpus >= trial.gpus]
+            if room:
+                node = min(room, key=free.__getitem__)
+                free[node] -= trial.gpus
+                heapq.heappush(ends, (now_s + trial.expected_s, node, trial.gpus))
+                waiting.remove(trial)
+        if not ends:
+            break
+        now_s, node, gpus = heapq.heappop(ends)
+        free[node] += gpus
+        last_s = max(last_s, now_s)
+    return max([last_s, *(end_s for end_s, _, _ in ends)])
+
+
+def _shape(settings: Settings) -> Shape | None:
+    """The shape of a point's model, where it can be known without downloading anything."""
+    try:
+        return shape_of_model(settings.model)
+    except StudyError:
+        return None
+
+
+def _eligible(study: Study, nodes: Sequence[PoolNode]) -> Sequence[PoolNode]:
+    wanted = study.resources.accelerator
+    if wanted is not None:
+        chosen = [node for node in nodes if node.gpu == gpu(wanted)]
+        if not chosen:
+            raise StudyError(f"resources.accelerator: the pool has no {wanted}")
+        return chosen
+    names = sorted({node.gpu.name for node in nodes})
+    if len(names) > 1:
+        raise StudyError(
+            f"the pool mixes {' and '.join(names)}, whose results do not compare: say which with "
+            f"resources.accelerator={names[0]}"
+        )
+    return nodes
+
+
+def _unfit(point: Point, card: Gpu) -> str | None:
+    shape = _shape(point.settings)
+    if shape is None:
+        return None
+    workload = point.settings.workload
+    sizes = Sizes(
+        max_model_len=workload.input_tokens + workload.output_tokens,
+        max_batch_size=workload.batch_size,
+        batch_sizes=(workload.batch_size,),
+    )
+    if (reason := impossible(point.settings, shape, sizes)) is not None:
+        return reason
+    needed = memory(point.settings, shape, card, sizes)
+    return None if needed.fits else needed.reason
+
+
+def _without(trial: Trial, unfit: dict[str, str], cost: Cost) -> Trial | None:
+    launches = tuple(
+        replace(launch, points=left)
+        for launch in trial.launches
+        if (left := tuple(point for point in launch.points if point.id not in unfit))
+    )
+    if not launches:
+        return None
+    seconds = sum(
+        cost.load_s(launch.points[0].settings)
+        + sum(cost.point_s(point.settings) for point in launch.points)
+        for launch in launches
+    )
+    return replace(trial, launches=launches, expected_s=seconds)
+
+
+def _trial_energy_j(trial: Trial, card: Gpu) -> float:
+    """Joules of the windows and warm-ups; loading is not counted."""
+    total = 0.0
+    for launch in trial.launches:
+        for point in launch.points:
+            if (shape := _shape(point.settings)) is not None:
+                total += point_energy_j(point.settings, shape, card)
+    return total

@@ -1,0 +1,52 @@
+"""What trials tell goes into the journal first, then to whoever shows the progress."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper.cluster.progress import Progress
+from sweeper.results.journal import Journal
+from sweeper.results.record import Record
+from sweeper.spec import Study, Trial
+from sweeper.trial.recorder import failed_record
+
+JOURNALLED = frozenset({"trial", "window", "record", "death", "ended"})
+
+
+class Keeper:
+    """Takes the events of all trials, one at a time."""
+
+    def __init__(self, study: Study, journal: Journal, progress: Progress) -> None:
+        self._study = study
+        self._journal = journal
+        self._progress = progress
+
+    def take(self, trial: Trial, event: Mapping[str, Any]) -> None:
+        """Keep one event; when this returns it is on the disk.
+
+        Raises:
+            PlaceError: the journal cannot be written.
+        """
+        kind = event["kind"]
+        fields = {name: value for name, value in event.items() if name != "kind"}
+        of = {"trial_id": trial.id, "attempt": trial.attempt}
+        if kind == "given_up":
+            self._give_up(trial, fields["points"], fields["reason"])
+            return
+        if kind == "attachment":
+            data = base64.b64decode(fields["data"])
+            self._journal.attach(fields["name"], data, role=fields["role"], of=of)
+        elif kind in JOURNALLED:
+            self._journal.append(kind, {**of, **fields})
+        if kind == "record":
+            self._progress.record(Record.from_json(fields))
+        else:
+            self._progress.event(trial, event)
+
+    def _give_up(self, trial: Trial, points: list[str], reason: str) -> None:
+        for launch in trial.launches:
+            for point in launch.points:
+                if point.id in points:
+                    record = failed_record(self._study.name, trial, launch, point, reason, {})
+                    self._journal.append("record", record.to_json())
+                    self._progress.record(record)

@@ -1,0 +1,124 @@
+"""Reading cumulative counters that move in ticks, at the moment of a tick (no hardware here).
+
+A counter that ticks every 20 to 200 ms shows the energy up to its last tick only. A reading
+therefore watches for ticks, and refers every device to one moment:
+
+    device A   --|---------------|---------------|----      the moment is the last device's tick;
+    device B   --------|---------------|--------------      the others are interpolated between
+    device C   ------------|---------------|----------      their ticks around it
+    watching        ^      ^ t_s           ^ done
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from sweeper.errors import MeterError
+
+POLL_S = 0.001
+SHARP_S = 0.01
+"""A tick is used when it fell between two looks no further apart; 10 ms are 0.1 % of 10 s."""
+STUCK_S = 1.0
+"""The slowest counters known tick every 200 ms (arXiv 2312.02741): this long is no period."""
+
+Counters = Mapping[str, Callable[[], float]]
+"""How to read each device's joules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A counter went to `energy_j` at `t_s`, give or take half of `width_s`."""
+
+    t_s: float
+    energy_j: float
+    width_s: float
+
+
+class Watch:
+    """Looks at counters as often as makes sense and notes when each one ticks."""
+
+    def __init__(self, counters: Counters, now: Callable[[], float]) -> None:
+        self._counters = counters
+        self._now = now
+        self._seen: dict[str, tuple[float, float]] = {}
+        self._moved_s = dict.fromkeys(counters, time.monotonic())
+        self._began_s = time.monotonic()
+        self.ticks: dict[str, list[Tick]] = {device: [] for device in counters}
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Look until `done()`.
+
+        Raises:
+            MeterError: a counter went down (`counter_reset`) or stood still for `STUCK_S`
+                (`counter_stuck`), or could not be read.
+        """
+        while not done():
+            for device, read in self._counters.items():
+                self._look(device, read)
+            time.sleep(POLL_S)
+
+    def _look(self, device: str, read: Callable[[], float]) -> None:
+        before_s = self._now()
+        energy_j = read()
+        at_s = (before_s + self._now()) / 2
+        last_s, last_j = self._seen.get(device, (at_s, energy_j))
+        self._seen[device] = at_s, energy_j
+        if energy_j < last_j:
+            raise MeterError("counter_reset", f"{device} went from {last_j} J to {energy_j} J")
+        if energy_j > last_j:
+            self._moved_s[device] = time.monotonic()
+            tick = Tick((last_s + at_s) / 2, energy_j, at_s - last_s)
+            if tick.width_s <= SHARP_S or self._late():
+                self.ticks[device].append(tick)
+        elif time.monotonic() - self._moved_s[device] > STUCK_S:
+            raise MeterError("counter_stuck", f"{device} stood at {energy_j} J for {STUCK_S} s")
+
+    def _late(self) -> bool:
+        """Whether the machine is too busy for sharp ticks, so that wide ones must do."""
+        return time.monotonic() - self._began_s > STUCK_S
+
+
+def read_aligned(counters: Counters, now: Callable[[], float]) -> tuple[float, dict[str, float]]:
+    """One moment, as `now` tells it, and every counter's joules at that moment.
+
+    One counter is read right at a tick, so its joules are exact and the moment is known to the
+    millisecond. Of several, the moment is the tick of the one that ticks last; what the others had
+    is interpolated between their ticks before and after it, which is off by at most a quarter of
+    a period's energy where power jumps inside it. Takes up to one period for one counter, two for
+    several.
+
+    Raises:
+        MeterError: as `Watch.until`.
+    """
+    watch = Watch(counters, now)
+    watch.until(lambda: all(watch.ticks.values()))
+    t_s = max(ticks[-1].t_s for ticks in watch.ticks.values())
+    watch.until(lambda: all(ticks[-1].t_s >= t_s for ticks in watch.ticks.values()))
+    return t_s, {device: _at(t_s, ticks) for device, ticks in watch.ticks.items()}
+
+
+def _at(t_s: float, ticks: list[Tick]) -> float:
+    after = next(tick for tick in ticks if tick.t_s >= t_s)
+    if after.t_s == t_s:
+        return after.energy_j
+    before = [tick for tick in ticks if tick.t_s < t_s][-1]
+    part = (t_s - before.t_s) / (after.t_s - before.t_s)
+    return before.energy_j + part * (after.energy_j - before.energy_j)
+
+
+def periods_s(counters: Counters, now: Callable[[], float]) -> dict[str, float]:
+    """The time between ticks of every counter, from three gaps each.
+
+    A counter that moves at every look has a period no longer than what is returned.
+
+    Raises:
+        MeterError: as `Watch.until`.
+    """
+    watch = Watch(counters, now)
+    watch.until(lambda: all(len(ticks) > 3 for ticks in watch.ticks.values()))
+    return {
+        device: median(b.t_s - a.t_s for a, b in pairwise(ticks))
+        for device, ticks in watch.ticks.items()
+    }

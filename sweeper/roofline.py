@@ -1,0 +1,325 @@
+"""Memory, time and energy of a point, from the model's shape and the GPU's data (pure).
+
+These are estimates that order a plan and say what cannot fit; they are never results. Each GPU's
+share of the work is counted, and takes the longer of what its bandwidth and its arithmetic need.
+On a machine without a GPU there is no roofline: nothing here has an answer, rather than a zero.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sweeper.gpu_data import Gpu
+from sweeper.shapes import DTYPE_BYTES, Shape
+from sweeper.spec import EngineKind, EngineSpec, Settings, Sizes
+
+BANDWIDTH_EFFICIENCY = 0.8
+"""Share of a GPU's bandwidth that kernels reach (ai-dynamo/aiconfigurator system data)."""
+COMPUTE_EFFICIENCY = 0.69
+"""Share of peak FLOP/s of large matrix products (median of its H200 tables at the power cap)."""
+KERNEL_GAP_S = 10e-6
+"""Between kernels of one layer, on the GPU. Assumption."""
+ALL_REDUCE_S = 10e-6
+"""Start of one all-reduce between GPUs of a node; a layer has two. Assumption."""
+EAGER_LAYER_S = 520e-6
+"""For the processor to launch a layer's kernels without CUDA graphs, beside the GPU.
+
+From arXiv 2504.17674: graphs save 25.47 % on an A100 and 2.97 % on an A6000, taken as the energy
+of an 8B model at batch 1: the A100 waits for its processor, the A6000 does not.
+"""
+TRANSFORMERS_LAYER_S: Mapping[bool, float] = {False: 800e-6, True: 470e-6}
+"""The same for transformers, by whether it is compiled.
+
+Compilation saves 29.90 % on an A100 and 1.96 % on an A6000 (same source); the first is assumed.
+"""
+
+VLLM_MEMORY_SHARE = 0.92
+"""What vLLM takes of a GPU's memory unless told otherwise (vLLM 0.32)."""
+CONTEXT_BYTES = 0.6e9
+"""CUDA context and libraries on each GPU. Assumption."""
+GRAPH_BYTES = 1.0e9
+"""CUDA graphs on each GPU. Assumption."""
+BATCHED_TOKENS = 8192
+"""Tokens of one forward pass of vLLM (its default on most GPUs, version 0.32)."""
+
+LOAD_BYTES_PER_S = 1.5e9
+"""Weights from disk to GPUs. Assumption."""
+START_S: Mapping[EngineKind, float] = {
+    "vllm": 60.0,
+    "transformers": 20.0,
+    "endpoint": 0.0,
+    "simulated": 60.0,
+}
+"""Process start, compilation, graph capture. Assumptions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that one GPU of a launch needs, part by part, and how many it has."""
+
+    weights_bytes: float
+    kv_cache_bytes: float
+    workspace_bytes: float
+    available_bytes: float
+    gpu: str
+
+    @property
+    def needed_bytes(self) -> float:
+        """All parts."""
+        return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the parts fit together."""
+        return self.needed_bytes <= self.available_bytes
+
+    @property
+    def reason(self) -> str:
+        """Needed and available, in words."""
+        return (
+            f"{'fits' if self.fits else 'out of memory'}: each GPU needs "
+            f"{self.needed_bytes / 1e9:.1f} GB (weights {self.weights_bytes / 1e9:.1f}, KV cache "
+            f"{self.kv_cache_bytes / 1e9:.1f}, workspace {self.workspace_bytes / 1e9:.1f}), "
+            f"{self.available_bytes / 1e9:.1f} GB of {self.gpu} are available"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One forward pass on one GPU: how long, and at how many watts."""
+
+    seconds: float
+    watts: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a point is expected to do; energy and power are of all GPUs of the launch.
+
+    `prefill_s` and `latency_s` are of a full batch: its prompts, and from them to its last token.
+    """
+
+    prefill_s: float
+    decode_step_s: float
+    latency_s: float
+    output_tokens_per_s: float
+    requests_per_s: float
+    power_w: float
+    energy_per_output_token_j: float
+    energy_per_request_j: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one forward pass asks of one GPU of a launch.
+
+    `read_bytes` to and from its memory, `flops`, and `exchanged_bytes` that an all-reduce moves in
+    each of the model's `layers`.
+    """
+
+    read_bytes: float
+    flops: float
+    exchanged_bytes: float
+
+
+def impossible(settings: Settings, shape: Shape, sizes: Sizes) -> str | None:
+    """Why a launch cannot exist whatever the memory, or `None`."""
+    engine = settings.engine
+    if shape.heads % engine.tensor_parallel:
+        return (
+            f"{shape.name} has {shape.heads} attention heads, which engine.tensor_parallel "
+            f"{engine.tensor_parallel} does not divide"
+        )
+    if shape.layers < engine.pipeline_parallel:
+        return (
+            f"{shape.name} has {shape.layers} layers, fewer than engine.pipeline_parallel "
+            f"{engine.pipeline_parallel}"
+        )
+    if sizes.max_model_len > shape.max_positions:
+        return (
+            f"{sizes.max_model_len} tokens of input and output, {shape.name} takes at most "
+            f"{shape.max_positions}"
+        )
+    return None
+
+
+def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
+    """What each GPU must hold at once: weights, the KV cache of the whole batch, workspace.
+
+    A quantization other than fp8 is counted at the width of its dtype, which is too much.
+    """
+    engine, workload = settings.engine, settings.workload
+    batch = _batch(settings)
+    length = workload.input_tokens + workload.output_tokens
+    kv_tokens = batch * length
+    share, batched_tokens = 1.0, batch * workload.input_tokens
+    workspace = CONTEXT_BYTES
+    if engine.kind != "transformers":
+        share = float(engine.options.get("gpu_memory_utilization", VLLM_MEMORY_SHARE))
+        kv_tokens = max(kv_tokens, sizes.max_model_len)
+        batched_tokens = engine.max_batched_tokens or BATCHED_TOKENS
+        workspace += GRAPH_BYTES if engine.graphs else 0.0
+    width = DTYPE_BYTES[engine.dtype]
+    ffn = shape.ffn * shape.active_experts / engine.tensor_parallel
+    workspace += batched_tokens * (6 * shape.hidden + 2 * ffn) * width
+    workspace += min(sizes.max_batch_size, batched_tokens) * shape.vocab * (4 + width)
+    return Memory(
+        weights_bytes=shape.parameters * weight_width(engine) / _sharing(engine),
+        kv_cache_bytes=kv_tokens * kv_bytes_per_token(engine, shape),
+        workspace_bytes=workspace,
+        available_bytes=gpu.memory_bytes * share,
+        gpu=f"{gpu.name}'s {gpu.memory_bytes / 1e9:.1f} GB",
+    )
+
+
+def estimate(settings: Settings, shape: Shape, gpu: Gpu) -> Estimate:
+    """Time and energy of a point whose batch is prefilled, then decoded to the end.
+
+    Continuous batching does the same work in another order, so the sums stand for it too.
+    """
+    workload = settings.workload
+    batch = _batch(settings)
+    prompt = prefill(settings, shape, gpu)
+    context = workload.input_tokens + workload.output_tokens / 2
+    step = decode_step(settings, shape, gpu, context)
+    steps = workload.output_tokens - 1
+    latency_s = prompt.seconds + steps * step.seconds
+    gpus = settings.engine.gpus
+    energy_j = gpus * (prompt.seconds * prompt.watts + steps * step.seconds * step.watts)
+    requests = batch * settings.engine.data_parallel
+    return Estimate(
+        prefill_s=prompt.seconds,
+        decode_step_s=step.seconds,
+        latency_s=latency_s,
+        output_tokens_per_s=requests * workload.output_tokens / latency_s,
+        requests_per_s=requests / latency_s,
+        power_w=energy_j / latency_s,
+        energy_per_output_token_j=energy_j / (requests * workload.output_tokens),
+        energy_per_request_j=energy_j / requests,
+    )
+
+
+def prefill(settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
+    """The prompts of one batch, in as many forward passes as the engine's token budget asks."""
+    engine = settings.engine
+    prompt, batch = settings.workload.input_tokens, _batch(settings)
+    tokens = prompt * batch
+    passes = 1
+    if engine.kind != "transformers":
+        passes = math.ceil(tokens / (engine.max_batched_tokens or BATCHED_TOKENS))
+    whole = work(engine, shape, tokens / passes, tokens / passes * prompt / 2)
+    one = _pass(whole, settings, shape, gpu)
+    return Pass(seconds=passes * one.seconds, watts=one.watts)
+
+
+def decode_step(settings: Settings, shape: Shape, gpu: Gpu, context_tokens: float) -> Pass:
+    """One token for every request of the batch, each of which has `context_tokens` behind it."""
+    batch = _batch(settings)
+    attended = batch * context_tokens
+    asked = work(settings.engine, shape, batch, attended, attended)
+    return _pass(asked, settings, shape, gpu)
+
+
+def work(
+    engine: EngineSpec, shape: Shape, tokens: float, attended: float, cached: float = 0.0
+) -> Work:
+    """A forward pass over `tokens`.
+
+    Args:
+        engine: how the model is split over GPUs and stored.
+        shape: the model.
+        tokens: new tokens, of all requests together.
+        attended: over all new tokens, the tokens that each looks back on.
+        cached: tokens whose keys and values are read from memory; a prefill has its own at hand.
+    """
+    read = shape.parameters_read(tokens) * weight_width(engine) / _sharing(engine)
+    read += (cached + tokens) * kv_bytes_per_token(engine, shape)
+    flops = 2.0 * shape.multiplied_parameters * tokens
+    flops += 4.0 * shape.layers * shape.heads * shape.head_dim * attended
+    return Work(
+        read_bytes=read,
+        flops=flops / _sharing(engine),
+        exchanged_bytes=tokens * shape.hidden * DTYPE_BYTES[engine.dtype],
+    )
+
+
+def weight_width(engine: EngineSpec) -> float:
+    """Bytes of one weight."""
+    return DTYPE_BYTES["fp8" if engine.quantization == "fp8" else engine.dtype]
+
+
+def kv_bytes_per_token(engine: EngineSpec, shape: Shape) -> float:
+    """Bytes of one cached token on each GPU; heads are copied where there are too few to share."""
+    cached = engine.kv_cache_dtype
+    dtype = "fp8" if cached.startswith("fp8") else cached if cached in DTYPE_BYTES else engine.dtype
+    shared = min(engine.tensor_parallel, shape.kv_heads) * engine.pipeline_parallel
+    return shape.kv_bytes_per_token(dtype) / shared
+
+
+def exchange_s(work_done: Work, engine: EngineSpec, shape: Shape, gpu: Gpu) -> float:
+    """All-reduces of one pass: two a layer, each moving 2 (n - 1) / n of its tensor."""
+    width = engine.tensor_parallel
+    if width == 1:
+        return 0.0
+    moved = 2.0 * (width - 1) / width * work_done.exchanged_bytes
+    return 2.0 * shape.layers * (ALL_REDUCE_S + moved / gpu.link_bytes_per_s)
+
+
+def flops_per_s(engine: EngineSpec, gpu: Gpu) -> float:
+    """Peak arithmetic at the engine's precision."""
+    return gpu.fp32_flops_per_s if engine.dtype == "float32" else gpu.bf16_flops_per_s
+
+
+def launch_s(engine: EngineSpec, shape: Shape) -> float:
+    """For the processor to launch one pass, which runs beside the GPU's own time."""
+    if engine.kind == "transformers":
+        return shape.layers * TRANSFORMERS_LAYER_S[engine.compile]
+    return 0.0 if engine.graphs else shape.layers * EAGER_LAYER_S
+
+
+def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+    """How long the protocol takes for one point: warm-up, settling, windows."""
+    measure, workload = settings.measure, settings.workload
+    expected = estimate(settings, shape, gpu)
+    batch_s = expected.latency_s
+    requests = 0 if workload.requests == "auto" else workload.requests
+    window_s = max(measure.min_window_s, requests / expected.requests_per_s)
+    if settings.convention == "whole":
+        unit_s = max(requests / expected.requests_per_s, batch_s)
+        window_s = math.ceil(window_s / unit_s) * unit_s
+    settling_s = (measure.warmup.min_batches + measure.repeats - 1) * batch_s
+    return settling_s + measure.repeats * window_s
+
+
+def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+    """Joules that measuring one point costs, all GPUs together."""
+    return point_seconds(settings, shape, gpu) * estimate(settings, shape, gpu).power_w
+
+
+def load_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+    """How long a launch takes to be ready: its weights at `LOAD_BYTES_PER_S`, and `START_S`."""
+    loaded = shape.parameters * weight_width(settings.engine) * settings.engine.data_parallel
+    return START_S[settings.engine.kind] + loaded / LOAD_BYTES_PER_S
+
+
+def _pass(asked: Work, settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
+    engine = settings.engine
+    stages = engine.pipeline_parallel
+    memory_s = asked.read_bytes / (gpu.bandwidth_bytes_per_s * BANDWIDTH_EFFICIENCY)
+    compute_s = asked.flops / (flops_per_s(engine, gpu) * COMPUTE_EFFICIENCY)
+    gpu_s = stages * max(memory_s, compute_s)
+    gpu_s += shape.layers * KERNEL_GAP_S + exchange_s(asked, engine, shape, gpu)
+    seconds = max(gpu_s, launch_s(engine, shape))
+    watts = gpu.active_w
+    watts += (gpu.j_per_byte * asked.read_bytes + gpu.j_per_flop * asked.flops) / seconds
+    return Pass(seconds=seconds, watts=min(watts, gpu.tdp_w))
+
+
+def _batch(settings: Settings) -> int:
+    """Requests at a time on each copy of the model."""
+    return math.ceil(settings.workload.batch_size / settings.engine.data_parallel)
+
+
+def _sharing(engine: EngineSpec) -> int:
+    """GPUs that hold one copy of the model between them."""
+    return engine.tensor_parallel * engine.pipeline_parallel

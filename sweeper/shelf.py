@@ -1,0 +1,38 @@
+"""A study that was measured, found again by its YAML file or its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper.errors import StudyError
+from sweeper.results.contents import FILE, Contents, read
+from sweeper.results.record import Record
+from sweeper.spec import Study
+from sweeper.study import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelved:
+    """A study with what its journal holds."""
+
+    study: Study
+    contents: Contents
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records that stand: verdicts, and failures of points without one."""
+        return self.contents.standing()
+
+
+def open_study(name: str, root: Path) -> Shelved:
+    """The study of a YAML file, or of its folder `mlruns/studies/NAME/`.
+
+    Raises:
+        StudyError: neither is there, or nothing was measured yet.
+        JournalError: the journal is damaged.
+    """
+    path = Path(name)
+    study = load(path)
+    folder = path if path.is_dir() else root / "studies" / study.name
+    if not (folder / FILE).exists():
+        raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
+    return Shelved(study=study, contents=read(folder / FILE))

@@ -1,0 +1,79 @@
+"""What a launch measures next: a list of points, in passes, each pass in an order of its own."""
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from sweeper.results.record import Window
+from sweeper.spec import Point
+
+UNMENDABLE = ("window_too_short",)
+"""Reason codes that another window of the same length would meet again."""
+
+
+class Agenda(Protocol):
+    """Names the next point from the windows so far."""
+
+    def next(self) -> Point | None:
+        """The point to measure now; `None` when the launch has nothing left to do."""
+        ...
+
+    def tell(self, point: Point, window: Window) -> bool:
+        """Take a window of `point`; says whether the point is now complete."""
+        ...
+
+    def drop(self, point: Point) -> None:
+        """Never again: the point cannot be measured."""
+        ...
+
+
+class ListAgenda:
+    """Every point once per pass, `repeats` windows with energy each, shuffled in every pass.
+
+    A window without energy is measured again at the end of its pass, at most once per pass, so a
+    point never takes more than twice its windows.
+    """
+
+    def __init__(self, points: Sequence[Point], repeats: int, seed: int) -> None:
+        self._points = list(points)
+        self._repeats = repeats
+        self._random = random.Random(seed)
+        self._pass = 0
+        self._queue: list[Point] = []
+        self._again: list[Point] = []
+        self._dropped: set[str] = set()
+
+    def next(self) -> Point | None:
+        """The next point of this pass, else a point to measure again, else of the next pass."""
+        while True:
+            if self._queue:
+                point = self._queue.pop()
+                if point.id not in self._dropped:
+                    return point
+                continue
+            if self._again:
+                self._queue, self._again = self._again, []
+                continue
+            if self._pass == self._repeats or self._dropped.issuperset(p.id for p in self._points):
+                return None
+            self._start_pass()
+
+    def tell(self, point: Point, window: Window) -> bool:
+        """Take a window; says whether this was the point's last."""
+        code = (window.reason or "").partition(":")[0]
+        mendable = window.energy_j is None and code not in UNMENDABLE
+        if mendable and point.id not in self._tried_again:
+            self._tried_again.add(point.id)
+            self._again.append(point)
+            return False
+        return self._pass == self._repeats
+
+    def drop(self, point: Point) -> None:
+        """Take a point off every pass to come."""
+        self._dropped.add(point.id)
+
+    def _start_pass(self) -> None:
+        self._pass += 1
+        self._tried_again: set[str] = set()
+        self._queue = self._points[:]
+        self._random.shuffle(self._queue)

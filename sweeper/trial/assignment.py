@@ -1,0 +1,67 @@
+"""What a launch is given to work with, and how its bench is set up from that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.clocks import clock_for
+from sweeper.engines import engine_class
+from sweeper.meters import meter_class
+from sweeper.spec import Launch, Settings
+from sweeper.trial.bench import Bench, Context, Emit
+from sweeper.trial.environment import describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One launch, on which devices (GPU UUIDs, none on a machine without), for which study.
+
+    `place` is plain data that the supervisor knows of the surroundings: node and neighbours.
+    """
+
+    launch: Launch
+    study: str
+    trial_id: str
+    attempt: int
+    devices: tuple[str, ...]
+    place: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the configuration, as any of its points has them."""
+        return self.launch.points[0].settings
+
+
+def bench_for(assignment: Assignment, emit: Emit) -> Bench:
+    """The engine, meter and clock that an assignment asks for, none of them started."""
+    settings = assignment.settings
+    clock = clock_for(settings)
+    engine = engine_class(settings.engine.kind)(
+        settings, assignment.launch.sizes, assignment.devices, clock
+    )
+    meter = meter_class(meter_kind(settings, assignment.devices))(
+        assignment.devices, clock, engine
+    )
+    context = Context(
+        study=assignment.study,
+        trial_id=assignment.trial_id,
+        attempt=assignment.attempt,
+        environment={**describe(), **assignment.place},
+    )
+    return Bench(
+        engine=engine,
+        meter=meter,
+        clock=clock,
+        devices=assignment.devices,
+        context=context,
+        emit=emit,
+    )
+
+
+def meter_kind(settings: Settings, devices: tuple[str, ...]) -> str:
+    """The meter that `auto` stands for: on GPUs only counters, without any only an estimate."""
+    if settings.meter != "auto":
+        return settings.meter
+    if settings.engine.kind == "simulated":
+        return "simulated"
+    return "nvml" if devices else "codecarbon"

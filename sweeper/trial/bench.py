@@ -1,0 +1,66 @@
+"""What a launch is measured with, and who hears of it."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sweeper.engines import Clock, Engine
+from sweeper.errors import MeterError
+from sweeper.meters import Meter, Reading
+from sweeper.results.attachments import Role
+from sweeper.spec import Point
+
+Emit = Callable[[str, Mapping[str, Any]], None]
+"""`emit(kind, fields)` returns when the event is safe with whoever keeps it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a record says of its surroundings.
+
+    `environment` is plain data: host, node, versions, what is known of the devices.
+    """
+
+    study: str
+    trial_id: str
+    attempt: int
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The parts a launch works with; `devices` are its GPUs, none on a machine without."""
+
+    engine: Engine
+    meter: Meter
+    clock: Clock
+    devices: Sequence[str]
+    context: Context
+    emit: Emit
+
+    def phase(self, name: str, point: Point | None = None) -> None:
+        """Tell what begins now, and on which point."""
+        self.emit("phase", {"phase": name, "point": point.id if point else None})
+
+    def attach(self, name: str, role: Role, packed: bytes) -> None:
+        """Hand on a compressed file of this launch."""
+        self.emit("attachment", attachment(name, role, packed))
+
+    def read(self) -> tuple[Reading | None, str | None]:
+        """A reading, or `None` and the reason code with its detail."""
+        try:
+            return self.meter.read(), None
+        except MeterError as error:
+            return None, str(error)
+
+
+def attachment(name: str, role: Role, packed: bytes) -> dict[str, Any]:
+    """The fields of an event that carries a compressed file, as plain data."""
+    return {"name": name, "role": role, "data": base64.b64encode(packed).decode()}
+
+
+def utc_now() -> str:
+    """The real clock, to a millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

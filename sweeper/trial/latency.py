@@ -1,0 +1,118 @@
+"""From one stream of events to the times of requests: the one code that makes every latency.
+
+Definitions, for a request with n output tokens: TTFT is first token - sent; TPOT is
+(last token - first token) / (n - 1), absent for n = 1; latency is last token - sent. In a closed
+loop a request is sent when it is admitted. ITL is the gap between consecutive tokens of a request;
+as running requests step together, a gap counts once per request that waited it out.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sweeper.engines import Event
+
+
+@dataclass(slots=True)
+class RequestTimes:
+    """When one request was sent, gave its first token, and ended; `None` until it has."""
+
+    sent_s: float
+    first_token_s: float | None = None
+    finished_s: float | None = None
+    failed: str | None = None
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What a stream of events amounts to.
+
+    `steps` are the decoding steps as (t_s, tokens, gap_s): the gap since the step or first token
+    before it.
+    """
+
+    requests: dict[int, RequestTimes] = field(default_factory=dict)
+    steps: list[tuple[float, int, float]] = field(default_factory=list)
+    _last_token_s: float | None = None
+
+    def add(self, event: Event) -> None:
+        """Take one event, in the order of time."""
+        if event.kind == "tokens":
+            if self._last_token_s is not None:
+                self.steps.append((event.t_s, event.tokens, event.t_s - self._last_token_s))
+            self._last_token_s = event.t_s
+            return
+        if event.request is None:
+            return
+        if event.kind == "admitted":
+            self.requests[event.request] = RequestTimes(event.t_s)
+            return
+        times = self.requests[event.request]
+        if event.kind == "first_token":
+            times.first_token_s = event.t_s
+            if self._last_token_s is None:
+                self._last_token_s = event.t_s
+        elif event.kind == "finished":
+            times.finished_s = event.t_s
+        else:
+            times.failed = event.detail or "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Times of the requests that finished between two edges, and the token gaps between them."""
+
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
+    latency_s: tuple[float, ...]
+    itl_s: tuple[tuple[float, int], ...]
+
+    def plain(self) -> dict[str, list[float] | list[tuple[float, int]]]:
+        """As a window keeps them, to a microsecond; what was not seen is absent."""
+        kept: dict[str, list[float] | list[tuple[float, int]]] = {}
+        for name in ("ttft_s", "tpot_s", "latency_s"):
+            times: tuple[float, ...] = getattr(self, name)
+            if times:
+                kept[name] = [round(seconds, 6) for seconds in times]
+        if self.itl_s:
+            kept["itl_s"] = merged_gaps(self.itl_s)
+        return kept
+
+
+def samples(
+    timeline: Timeline,
+    output_tokens: Mapping[int, int],
+    start_s: float,
+    end_s: float,
+    *,
+    streams: bool,
+) -> Samples:
+    """Samples of requests that finished in (start_s, end_s].
+
+    `output_tokens` says how many tokens each request has. Without `streams` only latencies are
+    known.
+    """
+    ttft, tpot, latency = [], [], []
+    for index, times in timeline.requests.items():
+        if times.finished_s is None or not start_s < times.finished_s <= end_s:
+            continue
+        latency.append(times.finished_s - times.sent_s)
+        if streams and times.first_token_s is not None:
+            ttft.append(times.first_token_s - times.sent_s)
+            if output_tokens[index] > 1:
+                decode_s = times.finished_s - times.first_token_s
+                tpot.append(decode_s / (output_tokens[index] - 1))
+    gaps = (
+        tuple((gap, tokens) for t_s, tokens, gap in timeline.steps if start_s < t_s <= end_s)
+        if streams
+        else ()
+    )
+    return Samples(ttft_s=tuple(ttft), tpot_s=tuple(tpot), latency_s=tuple(latency), itl_s=gaps)
+
+
+def merged_gaps(gaps: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Gaps rounded to 10 µs with their weights added up: a window has thousands, few differ."""
+    weights: dict[float, int] = {}
+    for gap, weight in gaps:
+        rounded = round(gap, 5)
+        weights[rounded] = weights.get(rounded, 0) + weight
+    return sorted(weights.items())

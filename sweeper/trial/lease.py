@@ -1,0 +1,123 @@
+"""The supervisor of a trial: runs its launches one after the other, and ends them surely.
+
+A real engine works in a child process, with its own group, log and guardian; a simulated one in a
+thread. Either way the supervisor hands on events, says when they are kept, and notices silence.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.engines import engine_class
+from sweeper.spec import Launch, Trial
+from sweeper.trial.assignment import Assignment
+from sweeper.trial.inline import InlineLaunch
+from sweeper.trial.process import ProcessLaunch
+
+Event = dict[str, Any]
+
+
+class RunningLaunch(Protocol):
+    """One launch under way."""
+
+    finished: bool
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """The events since last asked; waits at most `timeout_s` for the first."""
+        ...
+
+    def kept(self, events: list[Event]) -> None:
+        """These events are safe: the launch may go on."""
+        ...
+
+    def kill(self) -> None:
+        """End it and all of its descendants; may be called twice."""
+        ...
+
+
+class Lease:
+    """A trial on its devices.
+
+    `place` is what the records say of the node; `scratch` takes the engine logs while they are
+    written. Nothing is started before `start`.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        devices: tuple[str, ...],
+        study: str,
+        scratch: Path,
+        place: Mapping[str, Any],
+    ) -> None:
+        self._trial = trial
+        self._devices = devices
+        self._study = study
+        self._scratch = scratch
+        self._place = place
+        self._left = list(trial.launches)
+        self._running: RunningLaunch | None = None
+        self._unkept: list[Event] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether every launch has ended and its events were handed on and kept."""
+        return self._running is None and not self._left and not self._unkept
+
+    def start(self) -> None:
+        """Begin with the first launch."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._next()
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """Events since the last call, at most `timeout_s` later; may be none.
+
+        Call `acknowledge` before the next call.
+        """
+        if self._running is None:
+            return []
+        self._unkept = self._running.events(timeout_s)
+        return self._unkept
+
+    def acknowledge(self) -> None:
+        """The events of the last call are kept: the launch may go on, or the next may start."""
+        unkept, self._unkept = self._unkept, []
+        if self._running is None:
+            return
+        self._running.kept(unkept)
+        if self._running.finished:
+            self._running.kill()
+            self._running = None
+            if any(event["kind"] == "death" for event in unkept):
+                self._left.clear()
+            self._next()
+
+    def kill(self) -> None:
+        """End what runs, with all of its descendants; nothing further starts."""
+        self._left.clear()
+        if self._running is not None:
+            self._running.kill()
+            self._running = None
+
+    def _next(self) -> None:
+        if self._left:
+            self._running = self._launch(self._left.pop(0))
+            self._running.start()
+
+    def _launch(self, launch: Launch) -> RunningLaunch:
+        assignment = Assignment(
+            launch=launch,
+            study=self._study,
+            trial_id=self._trial.id,
+            attempt=self._trial.attempt,
+            devices=self._devices,
+            place=self._place,
+        )
+        settings = assignment.settings
+        if engine_class(settings.engine.kind).isolated(settings):
+            return ProcessLaunch(assignment, self._scratch)
+        return InlineLaunch(assignment)

@@ -1,0 +1,172 @@
+"""A launch in a child process of its own group, with a guardian, a log, and a limit on silence."""
+
+import base64
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from sweeper.results.attachments import pack_log
+from sweeper.trial.assignment import Assignment
+from sweeper.trial.bench import attachment
+from sweeper.trial.child import KEPT
+from sweeper.trial.guardian import Guardian
+
+Event = dict[str, Any]
+
+LEASE_S = 20.0
+"""The launch is killed when its supervisor has not asked for events for so long."""
+LOAD_LIMIT_S = 1800.0
+"""Loading tells of no steps: it may read weights for that long."""
+SILENCE_LIMIT_S = 180.0
+"""An engine that has done no step for so long, after loading, stands still."""
+LOG_TAIL_BYTES = 4000
+
+
+class ProcessLaunch:
+    """Runs a launch in `python -m sweeper.trial.child`."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        scratch: Path,
+        load_limit_s: float = LOAD_LIMIT_S,
+        silence_limit_s: float = SILENCE_LIMIT_S,
+    ) -> None:
+        self._assignment = assignment
+        self._log = scratch / f"{assignment.trial_id}-{assignment.attempt}.log"
+        self._limits_s = {"load": load_limit_s, "other": silence_limit_s}
+        self._guardian = Guardian(lease_s=LEASE_S)
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._phase: Event = {"phase": "start", "point": None}
+        self._steps = -1
+        self._moved_s = 0.0
+        self.finished = False
+
+    def start(self) -> None:
+        """Start the guardian, then the child."""
+        self._guardian.start()
+        read_end, write_end = os.pipe()
+        with self._log.open("wb") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sweeper.trial.child", str(write_end)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_end,),
+                process_group=0,
+                env=self._environment(),
+            )
+        os.close(write_end)
+        self._moved_s = time.monotonic()
+        threading.Thread(target=self._read, args=(read_end,), daemon=True).start()
+        self._tell(base64.b64encode(pickle.dumps(self._assignment)))
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """Events since the last call; a `death` when the child ended early or stood still."""
+        self._guardian.renew()
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return self._silence()
+        if event is None:
+            return self._over()
+        if event["kind"] == "progress":
+            if event["steps"] != self._steps:
+                self._steps, self._moved_s = event["steps"], time.monotonic()
+            return self._silence()
+        self._moved_s = time.monotonic()
+        if event["kind"] == "phase":
+            self._phase = event
+        if event["kind"] in ("death", "launched"):
+            return self._end(event)
+        return [event]
+
+    def kept(self, events: list[Event]) -> None:
+        """Let the child go on."""
+        self._guardian.renew()
+        for event in events:
+            if event["kind"] in KEPT:
+                self._tell(b"kept")
+
+    def kill(self) -> None:
+        """Kill the child's group and whatever carries this launch's mark."""
+        if self._child is not None and self._child.poll() is None:
+            # Its group carries its number as long as it has not been waited for.
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+        self._guardian.release()
+
+    def _environment(self) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": ",".join(self._assignment.devices),
+            **self._assignment.settings.engine.env,
+        }
+        # With it, every engine process would compile its imports anew.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return self._guardian.environment(environment)
+
+    def _tell(self, line: bytes) -> None:
+        assert self._child is not None and self._child.stdin is not None
+        try:
+            self._child.stdin.write(line + b"\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            pass  # The child's end is told by the reader, with a reason.
+
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor) as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def _silence(self) -> list[Event]:
+        limit_s = self._limits_s["load" if self._loading else "other"]
+        silent_s = time.monotonic() - self._moved_s
+        if silent_s < limit_s:
+            return []
+        return self._end(
+            {"kind": "death", "reason": f"hang: no step for {silent_s:.0f} s, killed"}
+        )
+
+    @property
+    def _loading(self) -> bool:
+        return self._phase["phase"] in ("start", "gate", "load")
+
+    def _over(self) -> list[Event]:
+        if self.finished:
+            return []
+        assert self._child is not None
+        status = self._child.wait()
+        told = f"signal {-status}" if status < 0 else f"status {status}"
+        return self._end({"kind": "death", "reason": f"died: the engine process ended with {told}"})
+
+    def _end(self, event: Event) -> list[Event]:
+        self.finished = True
+        self.kill()
+        if event["kind"] == "death":
+            event = {
+                **event,
+                "phase": self._phase["phase"],
+                "point": self._phase["point"],
+                "log_tail": self._log_tail(),
+            }
+        log = attachment(f"{self._log.name}.gz", "engine_log", pack_log(self._log.read_bytes()))
+        return [{"kind": "attachment", **log}, event]
+
+    def _log_tail(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")

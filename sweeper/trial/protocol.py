@@ -1,0 +1,112 @@
+"""The protocol of a launch, as one function.
+
+    gate          load      idle          pass 1            pass 2            pass 3        unload
+    |-------------|---------|-------------|=A=|=C=|=B=|=D=|=|=D=|=A=|=B=|=C=|=|=B=|=D=|..=|-------|
+    memory free?  load_s    context-idle  points shuffled in every pass; each window:
+    PIDs          bare-idle               [warm-up | settle | reading --- window --- reading]
+                  before load
+
+A point is warmed up on its first visit and settled again on every later one, as another batch
+size ran in between. Windows are emitted as they close and a record when its point is complete;
+the launch goes on when the emitter returns, so nothing but the engine works inside a window.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from sweeper.errors import Infeasible, MeterError, WrongSetting
+from sweeper.results.power import pack_trace
+from sweeper.spec import Launch, Point
+from sweeper.trial.agenda import ListAgenda
+from sweeper.trial.bench import Bench
+from sweeper.trial.gate import wait_until_free
+from sweeper.trial.recorder import Recorder
+from sweeper.trial.steady import SteadyWindows
+from sweeper.trial.whole import WholeWindows
+from sweeper.workloads import workload_class
+
+CONVENTIONS = {"whole": WholeWindows, "steady": SteadyWindows}
+
+
+def run_launch(launch: Launch, bench: Bench) -> None:
+    """Measure a launch's points, emitting `phase`, `window` and `record` events.
+
+    Raises:
+        EngineError: the engine failed for reasons of the machinery. The launch is lost; points
+            that have no record yet can be measured by another.
+        MeterError: the meter cannot be opened, or the devices are not free.
+    """
+    recorder = Recorder(launch, bench)
+    with closing(bench.meter), closing(bench.engine):
+        bench.phase("gate")
+        recorder.knows(devices=dict(bench.meter.open()))
+        recorder.checked(wait_until_free(bench.meter, bench.clock))
+        recorder.idle("bare_idle_w", idle_power_w(bench))
+        try:
+            load(bench, recorder)
+        except (Infeasible, WrongSetting) as reason:
+            for point in launch.points:
+                recorder.give_up(point, reason)
+            return
+        bench.phase("idle")
+        recorder.idle("context_idle_w", idle_power_w(bench))
+        measure(launch, bench, recorder)
+        bench.phase("unload")
+        if trace := bench.meter.power_trace():
+            launched = f"{bench.context.trial_id}-{bench.context.attempt}-{launch.number}"
+            bench.attach(f"{launched}.power.csv.gz", "power_trace", pack_trace(trace))
+
+
+def load(bench: Bench, recorder: Recorder) -> None:
+    """Start the engine; how long it took and what it resolved to go into every record."""
+    bench.phase("load")
+    before_s = bench.clock.now()
+    recorder.knows(resolved_engine=dict(bench.engine.load()))
+    recorder.loaded(bench.clock.now() - before_s)
+
+
+def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
+    """Work through the agenda, a window at a time."""
+    repeats = launch.points[0].settings.measure.repeats
+    agenda = ListAgenda(launch.points, repeats, launch.seed)
+    series: dict[str, WholeWindows | SteadyWindows] = {}
+    while (point := agenda.next()) is not None:
+        if point.id not in series:
+            series[point.id] = windows_of(point, launch, bench, recorder)
+        try:
+            window = series[point.id].take(len(recorder.windows[point.id]))
+        except Infeasible as reason:
+            agenda.drop(point)
+            recorder.give_up(point, reason)
+            continue
+        recorder.take(point, window)
+        if agenda.tell(point, window):
+            recorder.conclude(point)
+
+
+def windows_of(
+    point: Point, launch: Launch, bench: Bench, recorder: Recorder
+) -> WholeWindows | SteadyWindows:
+    """What takes the windows of a point, by its convention."""
+    settings = point.settings
+    resolved: Mapping[str, Any] = recorder.environment["resolved_engine"]
+    workload = workload_class(settings.workload.kind)(
+        settings.workload, int(resolved["vocabulary"]), launch.seed
+    )
+    per_window = -(-launch.min_requests // settings.measure.repeats)
+    return CONVENTIONS[settings.convention](point, workload, bench, per_window)
+
+
+def idle_power_w(bench: Bench) -> float | str:
+    """Mean power over the shortest interval the meter can tell, or why there is no number."""
+    try:
+        before = bench.meter.read()
+        bench.clock.sleep(bench.meter.min_window_s)
+        after = bench.meter.read()
+    except MeterError as error:
+        return str(error)
+    spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
+    if spent_j <= 0 or after.t_s <= before.t_s:
+        return "counter_stuck: the counters did not move while idle"
+    return spent_j / (after.t_s - before.t_s)

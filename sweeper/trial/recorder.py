@@ -1,0 +1,146 @@
+"""A launch under way, as its records will tell it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sweeper.errors import WrongSetting
+from sweeper.results.metrics import record_metrics
+from sweeper.results.record import Check, Energy, Record, Status, Window
+from sweeper.schema import flat
+from sweeper.spec import Launch, Point, Trial
+from sweeper.trial.bench import Bench, utc_now
+
+
+class Recorder:
+    """Gathers what is known of a launch, and emits windows and records."""
+
+    def __init__(self, launch: Launch, bench: Bench) -> None:
+        self._launch = launch
+        self._bench = bench
+        self._started_at = utc_now()
+        self._load_s: float | None = None
+        self._idle_w: dict[str, float] = {}
+        self._checks: list[Check] = []
+        self.environment: dict[str, Any] = dict(bench.context.environment)
+        self.windows: dict[str, list[Window]] = {point.id: [] for point in launch.points}
+
+    def knows(self, **facts: Any) -> None:
+        """Add to the environment that every record of this launch carries."""
+        self.environment.update(facts)
+
+    def checked(self, checks: Sequence[Check]) -> None:
+        """Add to the checks that every record of this launch carries."""
+        self._checks.extend(checks)
+
+    def loaded(self, load_s: float) -> None:
+        """The engine is up."""
+        self._load_s = load_s
+
+    def idle(self, name: str, power_w: float | str) -> None:
+        """Idle power, or in place of the number the reason why there is none."""
+        if isinstance(power_w, str):
+            self._checks.append(Check(name=name, ok=False, detail=power_w))
+        else:
+            self._idle_w[name] = power_w
+
+    def take(self, point: Point, window: Window) -> None:
+        """Keep a window, and emit it."""
+        self.windows[point.id].append(window)
+        fields = {
+            "id": point.id,
+            "launch": self._launch.number,
+            "stage": self._launch.stage,
+            "trial_id": self._bench.context.trial_id,
+            "attempt": self._bench.context.attempt,
+        }
+        self._bench.emit("window", {**fields, **asdict(window)})
+
+    def conclude(self, point: Point) -> None:
+        """Emit the record of a point whose windows are all there."""
+        windows = self.windows[point.id]
+        valid = sum(window.energy_j is not None for window in windows)
+        status: Status = "ok" if valid >= point.settings.measure.repeats else "energy_invalid"
+        self._emit(point, status, _reasons(windows) if status != "ok" else None)
+
+    def give_up(self, point: Point, reason: Exception) -> None:
+        """Emit the record of a point that cannot be measured, with the windows it has."""
+        status: Status = "wrong_setting" if isinstance(reason, WrongSetting) else "infeasible"
+        self._emit(point, status, str(reason))
+
+    def _emit(self, point: Point, status: Status, reason: str | None) -> None:
+        bench, windows = self._bench, tuple(self.windows[point.id])
+        metrics, undersampled = record_metrics(windows, len(bench.devices))
+        meter = bench.meter
+        record = Record(
+            id=point.id,
+            configuration=point.configuration,
+            launch=self._launch.number,
+            stage=self._launch.stage,
+            study=bench.context.study,
+            trial_id=bench.context.trial_id,
+            attempt=bench.context.attempt,
+            status=status,
+            reason=reason,
+            config=flat(point.settings),
+            chosen=dict(point.chosen),
+            condition=dict(point.condition),
+            convention=point.settings.convention,
+            gpus=len(bench.devices),
+            environment=self.environment,
+            started_at=self._started_at,
+            ended_at=utc_now(),
+            load_s=self._load_s,
+            windows=windows,
+            metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
+            undersampled=undersampled,
+            energy=Energy(
+                source=meter.source,
+                measured=meter.measured,
+                method=meter.method,
+                scope=meter.scope,
+                systematic=meter.systematic,
+            ),
+            checks=(*self._checks, *_window_checks(windows)),
+            launch_command=bench.engine.launch_command(),
+        )
+        bench.emit("record", record.to_json())
+
+
+def _reasons(windows: Sequence[Window]) -> str:
+    return "; ".join(sorted({window.reason for window in windows if window.reason}))
+
+
+def _window_checks(windows: Sequence[Window]) -> list[Check]:
+    return [
+        Check(name=f"window_{window.index}", ok=window.reason is None, detail=window.reason or "")
+        for window in windows
+    ]
+
+
+
+
+def failed_record(
+    study: str, trial: Trial, launch: Launch, point: Point, reason: str, place: Mapping[str, Any]
+) -> Record:
+    """The record of a point that was given up for reasons of the machinery."""
+    now = utc_now()
+    return Record(
+        id=point.id,
+        configuration=point.configuration,
+        launch=launch.number,
+        stage=launch.stage,
+        study=study,
+        trial_id=trial.id,
+        attempt=trial.attempt,
+        status="failed",
+        reason=reason,
+        config=flat(point.settings),
+        chosen=dict(point.chosen),
+        condition=dict(point.condition),
+        convention=point.settings.convention,
+        gpus=trial.gpus,
+        environment=place,
+        started_at=now,
+        ended_at=now,
+    )

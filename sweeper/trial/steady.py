@@ -1,0 +1,122 @@
+"""Windows of a steady state: all slots filled, neither the ramp nor the drain inside."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+from sweeper.engines import Event, Request
+from sweeper.meters import Reading
+from sweeper.results.record import Window
+from sweeper.spec import Point
+from sweeper.trial.bench import Bench
+from sweeper.trial.latency import Timeline
+from sweeper.trial.warmup import settled
+from sweeper.trial.windows import Edges, window
+from sweeper.workloads import Workload
+
+_Read = tuple[Reading | None, str | None]
+
+
+class SteadyWindows:
+    """Takes the `steady` windows of one point.
+
+    Requests are sent in a closed loop with staggered ends. As many finished requests as there are
+    slots count as one batch of warm-up. Edges are asked for right after a request's first token,
+    so that a window holds as many prefills as its tokens need.
+    """
+
+    def __init__(
+        self, point: Point, workload: Workload, bench: Bench, requests_per_window: int
+    ) -> None:
+        self._point = point
+        self._workload = workload
+        self._bench = bench
+        self._needed = requests_per_window
+        self._visited = False
+
+    def take(self, index: int) -> Window:
+        """Fill the slots, warm up or settle, then one window.
+
+        Raises:
+            Infeasible: the batch does not fit, or the engine cannot serve continuously.
+            EngineError: the engine failed.
+        """
+        settings = self._point.settings
+        in_flight = settings.workload.batch_size
+        timeline, requests = Timeline(), dict[int, Request]()
+        source = _noted(self._workload.stream(in_flight), requests)
+        with (
+            closing(self._bench.engine.serve(source, in_flight, settings)) as events,
+            ThreadPoolExecutor(max_workers=1) as reader,
+        ):
+            self._settle(events, timeline, in_flight)
+            self._bench.phase("window", self._point)
+            opening, reason = self._edge(events, timeline, reader)
+            started_s = opening.t_s if opening else self._bench.clock.now()
+            self._fill(events, timeline, started_s)
+            closing_, late = self._edge(events, timeline, reader)
+            ended_s = closing_.t_s if closing_ else self._bench.clock.now()
+        return window(
+            index=index,
+            convention="steady",
+            edges=Edges(
+                started_s=started_s,
+                ended_s=ended_s,
+                opening=opening,
+                closing=closing_,
+                reason=reason or late,
+            ),
+            timeline=timeline,
+            requests=requests,
+            min_window_s=self._bench.meter.min_window_s,
+            gpus=len(self._bench.devices),
+            streams=self._bench.engine.streams,
+        )
+
+    def _settle(self, events: Iterator[Event], timeline: Timeline, in_flight: int) -> None:
+        self._bench.phase("settle" if self._visited else "warm-up", self._point)
+        durations_s: list[float] = []
+        finished, since_s = 0, self._bench.clock.now()
+        warmup = self._point.settings.measure.warmup
+        while not settled(durations_s, warmup, self._visited):
+            event = next(events)
+            timeline.add(event)
+            finished += event.kind == "finished"
+            if finished == in_flight:
+                durations_s.append(event.t_s - since_s)
+                finished, since_s = 0, event.t_s
+        self._visited = True
+
+    def _fill(self, events: Iterator[Event], timeline: Timeline, started_s: float) -> None:
+        """Let the window go by, until it is long enough and has the requests it needs."""
+        finished = 0
+        min_window_s = self._point.settings.measure.min_window_s
+        for event in events:
+            timeline.add(event)
+            finished += event.kind == "finished" and event.t_s > started_s
+            if finished >= self._needed and event.t_s - started_s >= min_window_s:
+                return
+
+    def _edge(
+        self, events: Iterator[Event], timeline: Timeline, reader: ThreadPoolExecutor
+    ) -> _Read:
+        """A reading taken beside the running engine, asked for right after a first token.
+
+        A meter that waits for a tick does so in a thread, while the engine goes on.
+        """
+        for event in events:
+            timeline.add(event)
+            if event.kind == "first_token":
+                break
+        if not self._bench.meter.waits:
+            return self._bench.read()
+        reading: Future[_Read] = reader.submit(self._bench.read)
+        while not reading.done():
+            timeline.add(next(events))
+        return reading.result()
+
+
+def _noted(source: Iterator[Request], requests: dict[int, Request]) -> Iterator[Request]:
+    for request in source:
+        requests[request.index] = request
+        yield request

@@ -1,0 +1,10 @@
+"""What every test shares: no test calls home, and random examples repeat."""
+
+import os
+
+from hypothesis import settings
+
+os.environ.update(DO_NOT_TRACK="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

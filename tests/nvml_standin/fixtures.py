@@ -1,0 +1,35 @@
+"""Fixtures over the NVML stand-in; a test module asks for them with `pytest_plugins`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.nvml_standin import Scenario, build, compiler, environment, preload
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the compiled stand-in."""
+    if compiler() is None:
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail("no C compiler (cc or gcc): CI must build the NVML stand-in")
+        pytest.skip("no C compiler (cc or gcc) to build the NVML stand-in")
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml_world(
+    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Scenario], Scenario]:
+    """Puts this process, and those it starts, into a scenario until the test ends."""
+
+    def enter(scenario: Scenario) -> Scenario:
+        path = scenario.write(tmp_path / "scenario.txt")
+        for name, value in environment(nvml_library, path, os.environ).items():
+            monkeypatch.setenv(name, value)
+        preload(nvml_library)
+        return scenario
+
+    return enter

@@ -1,0 +1,77 @@
+/* A scenario: GPUs whose power, memory, temperature and faults are known functions of time. */
+#ifndef WORLD_H
+#define WORLD_H
+
+#include <stddef.h>
+
+typedef struct {
+    double at_s;
+    double value;
+} Knot;
+
+typedef struct {
+    Knot *knots;
+    double *integral; /* from the first knot to each, filled by world_load */
+    size_t count;
+    int linear;
+} Curve;
+
+typedef struct {
+    char function[64]; /* an entry point, "field:ID", or "*" */
+    int code;
+    double from_s, until_s;
+} Fault;
+
+typedef struct {
+    unsigned pid;
+    unsigned long long bytes;
+    double from_s, until_s;
+} Process;
+
+typedef struct {
+    unsigned field;
+    double from_s, until_s;
+} Violation;
+
+typedef struct {
+    char uuid[96], name[96], pci[32], vbios[32];
+    double period_s, phase_s, offset_j;
+    Curve power, temperature, memory;
+    double sine_w, sine_hz, sine_rad;
+    double stuck_from_s, stuck_until_s, reset_s;
+    double limit_w, default_limit_w;
+    unsigned long long memory_bytes, reasons;
+    unsigned sm_mhz, memory_mhz, utilization, ecc_corrected, ecc_uncorrected;
+    int mig, persistence;
+    Fault *faults;
+    size_t fault_count;
+    Process *processes;
+    size_t process_count;
+    Violation *violations;
+    size_t violation_count;
+} Gpu;
+
+typedef struct {
+    double start_s; /* CLOCK_MONOTONIC, the scenario's time 0 */
+    char driver[80];
+    Gpu *gpus;
+    size_t count;
+} World;
+
+/* Reads a scenario file; on failure says why in `why` and returns nonzero. */
+int world_load(World *world, const char *path, char *why, size_t size);
+void world_free(World *world);
+
+/* Seconds of the scenario, now. */
+double world_now(const World *world);
+
+double curve_at(const Curve *curve, double at_s);
+double power_at(const Gpu *gpu, double at_s);
+double energy_between(const Gpu *gpu, double from_s, double until_s);
+double counter_j(const Gpu *gpu, double at_s);
+double violation_s(const Gpu *gpu, unsigned field, double at_s);
+
+/* The code that an entry point must return at this time, 0 for none. */
+int fault_at(const Gpu *gpu, const char *function, double at_s);
+
+#endif

@@ -1,0 +1,66 @@
+"""Ticks of counters become one moment, however slowly the counters answer."""
+
+import math
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sweeper.errors import MeterError
+from sweeper.meters.counter import Tick, _at, periods_s, read_aligned
+
+
+def ticking(
+    watts: float, period_s: float, phase_s: float, slow_s: float = 0.0
+) -> Callable[[], float]:
+    """A counter of constant power that shows the energy up to its last tick."""
+
+    def read() -> float:
+        time.sleep(slow_s)
+        ticks = math.floor((time.monotonic() - phase_s) / period_s)
+        return watts * (ticks * period_s + phase_s)
+
+    return read
+
+
+def test_one_counter_is_read_at_its_tick() -> None:
+    t_s, joules = read_aligned({"a": ticking(200.0, 0.1, 0.03)}, time.monotonic)
+    assert joules["a"] == pytest.approx(200.0 * t_s, abs=200.0 * 0.02)
+
+
+def test_several_counters_are_brought_to_one_moment() -> None:
+    counters = {
+        "a": ticking(100.0, 0.2, 0.01),
+        "b": ticking(300.0, 0.2, 0.09),
+        "c": ticking(700.0, 0.1, 0.07),
+    }
+    t_s, joules = read_aligned(counters, time.monotonic)
+    for device, watts in {"a": 100.0, "b": 300.0, "c": 700.0}.items():
+        assert joules[device] == pytest.approx(watts * t_s, abs=watts * 0.02)
+
+
+def test_a_counter_too_slow_for_sharp_ticks_is_still_read() -> None:
+    t_s, joules = read_aligned({"a": ticking(200.0, 0.1, 0.0, slow_s=0.03)}, time.monotonic)
+    assert joules["a"] == pytest.approx(200.0 * t_s, abs=200.0 * 0.1)
+
+
+def test_the_period_is_found() -> None:
+    assert periods_s({"a": ticking(50.0, 0.05, 0.0)}, time.monotonic)["a"] > 0.04
+
+
+def test_between_two_ticks_a_counter_is_a_line() -> None:
+    ticks = [Tick(1.0, 100.0, 0.001), Tick(1.2, 160.0, 0.001), Tick(1.4, 200.0, 0.001)]
+    assert _at(1.2, ticks) == 160.0
+    assert _at(1.05, ticks) == pytest.approx(115.0)
+    assert _at(1.3, ticks) == pytest.approx(180.0)
+
+
+def test_a_counter_that_goes_down_was_reset() -> None:
+    values = iter([10.0, 10.0, 4.0])
+    with pytest.raises(MeterError, match=r"^counter_reset: a went from 10.0 J to 4.0 J"):
+        read_aligned({"a": lambda: next(values)}, time.monotonic)
+
+
+def test_a_counter_that_stands_still_is_stuck() -> None:
+    with pytest.raises(MeterError, match=r"^counter_stuck: b stood at 5.0 J"):
+        read_aligned({"a": time.monotonic, "b": lambda: 5.0}, time.monotonic)

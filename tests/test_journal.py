@@ -1,0 +1,626 @@
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.errors import JournalError, PlaceError
+from sweeper.results.addresses import without_credentials
+from sweeper.results.attachments import LIMIT_BYTES, belongs, file_name
+from sweeper.results.contents import KINDS, parse, read
+from sweeper.results.journal import Journal
+from tests.records import make_record
+
+STUDY = "name: x\nobjectives: {}\n"
+LINES = {
+    "sitting": {"started_at": "2026-01-01", "environment": {"driver": "1"}},
+    "trial": {"trial_id": "t1", "gpus": ["GPU-1"]},
+    "window": {"id": "p", "launch": 0, "stage": "full", "energy_j": 1.5},
+    "death": {"trial_id": "t1", "reason": "hang: ü \ud800 \n\r\x0b\u2028"},
+    "ended": {"trial_id": "t1", "gpu_seconds": 12.5},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "mlruns" / "studies" / "x"
+
+
+def record(name="p", launch=0, stage="full", attempt=0, status="ok"):
+    return make_record(name, launch=launch, stage=stage, attempt=attempt, status=status, windows=())
+
+
+def written(folder):
+    return (folder / "journal.jsonl").read_bytes()
+
+
+def header():
+    return b'{"kind":"journal","journal":"j","version":1}\n'
+
+
+def as_lines(*lines):
+    return header() + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+# What is written is read again
+
+
+def test_what_is_appended_is_read_again_in_order(folder):
+    first, second = record("a"), record("b", status="failed")
+    with Journal.open(folder, STUDY) as journal:
+        for kind, fields in LINES.items():
+            journal.append(kind, fields)
+        journal.append("record", first.to_json())
+        journal.append("record", second.to_json())
+        journal.attach("log", b"abc", role="engine_log", of={"trial_id": "t1", "attempt": 0})
+        current = journal.contents
+    contents = read(folder / "journal.jsonl")
+    assert contents == current
+    assert contents.records == (first, second)
+    for kind, found in {
+        "sitting": contents.sittings,
+        "trial": contents.trials,
+        "window": contents.windows,
+        "death": contents.deaths,
+        "ended": contents.ended,
+    }.items():
+        assert found == ({"kind": kind, **LINES[kind]},)
+    (attachment,) = contents.attachments
+    assert attachment["sha256"].startswith("ba7816bf")
+    assert attachment["bytes"] == 3
+    assert (folder / "attachments" / attachment["name"]).read_bytes() == b"abc"
+    assert contents.torn_bytes == 0
+
+
+def test_every_line_is_one_flat_object_with_its_kind_first(folder):
+    with Journal.open(folder, STUDY) as journal:
+        for kind, fields in LINES.items():
+            journal.append(kind, fields)
+    for line in written(folder).decode("ascii").splitlines():
+        assert next(iter(json.loads(line))) == "kind"
+
+
+def test_contents_tells_what_was_appended_since(folder):
+    with Journal.open(folder, STUDY) as journal:
+        assert journal.contents.accepted() == {}
+        journal.append("record", record("a").to_json())
+        assert set(journal.contents.accepted()) == {("a", 0, "full")}
+
+
+def test_a_journal_keeps_its_identity_and_another_has_its_own(folder, tmp_path):
+    identities = []
+    for place in (folder, folder, tmp_path / "other"):
+        with Journal.open(place, STUDY) as journal:
+            identities.append(journal.contents.journal)
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_the_study_is_there_for_people_and_every_text_of_it_in_the_journal(folder):
+    for text in (STUDY, STUDY, "name: x\n", "name: x\n"):
+        with Journal.open(folder, text):
+            assert (folder / "study.yaml").read_text() == text
+    assert [line["text"] for line in read(folder / "journal.jsonl").studies] == [STUDY, "name: x\n"]
+    (folder / "study.yaml").write_text("edited: by hand\n")
+    with Journal.open(folder, "name: x\n"):
+        assert (folder / "study.yaml").read_text() == "name: x\n"
+
+
+def test_threads_do_not_mix_their_lines(folder):
+    with Journal.open(folder, STUDY) as journal:
+
+        def write(name):
+            for number in range(20):
+                journal.append("trial", {"trial_id": name, "number": number, "x": name * 500})
+
+        threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        trials = journal.contents.trials
+    for name in "abc":
+        assert [t["number"] for t in trials if t["trial_id"] == name] == list(range(20))
+
+
+# Which records count
+
+
+def test_the_first_verdict_of_a_key_counts_and_later_ones_are_duplicates():
+    contents = parse(
+        as_lines(
+            *(
+                {"kind": "record", **item.to_json()}
+                for item in (
+                    record("a", status="failed"),
+                    record("a", attempt=1, status="infeasible"),
+                    record("a", attempt=2),
+                    record("a", launch=1),
+                    record("a", stage="final"),
+                )
+            )
+        )
+    )
+    assert {key: item.attempt for key, item in contents.accepted().items()} == {
+        ("a", 0, "full"): 1,
+        ("a", 1, "full"): 0,
+        ("a", 0, "final"): 0,
+    }
+    assert contents.duplicates == 1
+
+
+def test_superseding_takes_out_what_came_before_and_nothing_that_follows(folder):
+    with Journal.open(folder, STUDY) as journal:
+        journal.append("record", record("a").to_json())
+        journal.append("record", record("b").to_json())
+        journal.supersede(("a", 0, "full"), 0)
+        assert set(journal.contents.accepted()) == {("b", 0, "full")}
+        again = replace(record("a"), trial_id="later")
+        journal.append("record", again.to_json())
+        contents = journal.contents
+    assert contents.accepted()["a", 0, "full"] == again
+    assert contents.superseded == {0}
+    assert contents.duplicates == 0
+    assert [item.id for item in contents.standing()] == ["b", "a"]
+
+
+def test_of_a_key_without_a_verdict_the_last_attempt_stands():
+    items = [record("a", attempt=n, status="failed") for n in range(3)]
+    contents = parse(as_lines(*({"kind": "record", **item.to_json()} for item in items)))
+    assert contents.accepted() == {}
+    assert contents.standing() == (items[2],)
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["record", "record", "superseded", "ended"]),
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 1),
+        st.sampled_from(["screen", "full"]),
+        st.integers(0, 2),
+        st.sampled_from(["ok", "infeasible", "failed"]),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=200)
+@given(OPERATIONS)
+def test_the_reader_agrees_with_counting_by_hand(operations):
+    lines, kept, gpu_seconds = [], [], 0.0
+    for number, (kind, name, launch, stage, attempt, status) in enumerate(operations):
+        if kind == "record":
+            item = replace(record(name, launch, stage, attempt, status), trial_id=f"t{number}")
+            lines.append({"kind": "record", **item.to_json()})
+            kept.append(item)
+        elif kind == "superseded":
+            where = {"id": name, "launch": launch, "stage": stage, "attempt": attempt}
+            lines.append({"kind": "superseded", **where})
+            kept = [
+                item
+                for item in kept
+                if (item.key, item.attempt) != ((name, launch, stage), attempt)
+            ]
+        else:
+            known = None if status == "failed" else attempt / 4
+            lines.append({"kind": "ended", "trial_id": name, "gpu_seconds": known})
+            gpu_seconds += known or 0.0
+    contents = parse(as_lines(*lines))
+    accepted, standing = {}, {}
+    for key in {item.key for item in kept}:
+        of_key = [item for item in kept if item.key == key]
+        verdicts = [item for item in of_key if item.status != "failed"]
+        if verdicts:
+            accepted[key] = verdicts[0]
+        standing[key] = verdicts[0] if verdicts else of_key[-1]
+    assert contents.accepted() == accepted
+    assert contents.standing() == tuple(sorted(standing.values(), key=kept.index))
+    assert contents.duplicates == sum(item.status != "failed" for item in kept) - len(accepted)
+    assert contents.gpu_seconds() == gpu_seconds
+    assert len(contents.records) == sum(line["kind"] == "record" for line in lines)
+
+
+def test_the_environment_is_that_of_the_last_sitting_that_noted_one():
+    assert parse(as_lines()).environment() is None
+    sittings = [{"environment": {"driver": 1}}, {"environment": {"driver": 2}}, {}]
+    contents = parse(as_lines(*({"kind": "sitting", **sitting} for sitting in sittings)))
+    assert contents.environment() == {"driver": 2}
+
+
+def test_leases_whose_end_is_not_known_cost_no_invented_seconds():
+    ends = [{"gpu_seconds": 1.5}, {"gpu_seconds": None}, {}, {"gpu_seconds": 2}]
+    contents = parse(as_lines(*({"kind": "ended", "trial_id": "t", **end} for end in ends)))
+    assert contents.gpu_seconds() == 3.5
+
+
+# Torn and damaged
+
+
+def test_wherever_the_last_line_is_cut_the_lines_before_it_are_read():
+    lines = [{"kind": "trial", "trial_id": f"t{number}"} for number in range(3)]
+    data = as_lines(*lines)
+    for cut in range(len(data) + 1):
+        contents = parse(data[:cut])
+        whole = data[:cut].count(b"\n")
+        assert len(contents.trials) == max(0, whole - 1)
+        assert contents.torn_bytes == cut - (data[:cut].rfind(b"\n") + 1)
+
+
+def test_a_torn_line_is_cut_away_said_and_followed_by_new_ones(folder):
+    with Journal.open(folder, STUDY) as journal:
+        journal.append("trial", {"trial_id": "t1"})
+        identity = journal.contents.journal
+    whole = written(folder)
+    (folder / "journal.jsonl").write_bytes(whole + b'{"kind":"record","id":"a"')
+    with Journal.open(folder, STUDY) as journal:
+        assert journal.contents.torn_bytes == 25
+        journal.append("trial", {"trial_id": "t2"})
+        assert journal.contents.torn_bytes == 25
+    again = read(folder / "journal.jsonl")
+    assert written(folder).startswith(whole)
+    assert [line["trial_id"] for line in again.trials] == ["t1", "t2"]
+    assert again.journal == identity
+    assert b'"kind":"torn","bytes":25' in written(folder)
+    assert again.torn_bytes == 0
+
+
+def test_a_driver_that_died_in_the_very_first_line_left_nothing(folder):
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_bytes(b'{"kind":"jour')
+    with Journal.open(folder, STUDY) as journal:
+        assert journal.contents.journal
+        assert journal.contents.torn_bytes == 13
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"\0\0\0", "Expecting value"),
+        (b"", "Expecting value"),
+        (b'{"kind":"trial"', "Expecting"),
+        (b"\xff", "utf-8"),
+        (b"[1]", "not an object"),
+        (b"{}", "unknown kind None"),
+        (b'{"kind":["trial"]}', r"unknown kind \['trial'\]"),
+        (b'{"kind":"news","x":1}', "unknown kind 'news'; this sweeper knows journal, study, torn"),
+        (b'{"kind":"trial"}', "a trial without trial_id"),
+        (b'{"kind":"window","id":"p","launch":0}', "a window without stage"),
+        (b'{"kind":"superseded","id":"p","launch":0,"stage":"full"}', "without attempt"),
+        (b'{"kind":"trial","trial_id":7}', "trial_id of a trial cannot be 7"),
+        (b'{"kind":"ended","trial_id":"t","gpu_seconds":"5"}', "gpu_seconds of a ended cannot be"),
+        (b'{"kind":"trial","trial_id":"t","x":NaN}', "NaN is no number"),
+        (b'{"kind":"trial","trial_id":"t","x":-Infinity}', "-Infinity is no number"),
+        (b'{"kind":"journal","journal":"j","version":1}', "first line, and no other"),
+    ],
+)
+def test_a_damaged_line_is_named_with_the_way_out(line, said, folder):
+    folder.mkdir(parents=True)
+    path = folder / "journal.jsonl"
+    path.write_bytes(as_lines({"kind": "torn", "bytes": 1}) + line + b"\n")
+    with pytest.raises(JournalError, match=f"journal.jsonl, line 3 is damaged: .*{said}"):
+        read(path)
+    with pytest.raises(JournalError, match="take the line out"):
+        read(path)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="line 3"):
+        Journal.open(folder, STUDY)
+    assert path.read_bytes() == before
+    assert not (folder / "study.yaml").exists()
+
+
+def test_a_journal_of_another_version_or_none_at_all_is_refused(tmp_path):
+    with pytest.raises(JournalError, match="of version 2, this sweeper reads 1"):
+        parse(b'{"kind":"journal","journal":"j","version":2}\n')
+    with pytest.raises(JournalError, match="line 1 is damaged: a journal's first line"):
+        parse(b'{"kind":"trial","trial_id":"t"}\n')
+    with pytest.raises(JournalError, match="nothing was measured there yet"):
+        read(tmp_path / "journal.jsonl")
+    with pytest.raises(JournalError, match="cannot read"):
+        read(tmp_path)
+
+
+def test_a_record_that_cannot_be_read_is_named_with_its_line():
+    spoilt = {"kind": "record", **record("a").to_json()}
+    del spoilt["config"]
+    with pytest.raises(JournalError, match=r"line 2: record a 0 full 0: its Record lacks config"):
+        parse(as_lines(spoilt))
+
+
+def test_any_damage_is_either_read_or_told_as_the_journals_error():
+    data = as_lines(
+        {"kind": "record", **record("a").to_json()},
+        {"kind": "superseded", "id": "a", "launch": 0, "stage": "full", "attempt": 0},
+        {"kind": "ended", "trial_id": "t", "gpu_seconds": 1.5},
+    )
+    dice = random.Random(0)
+    refused = 0
+    for _ in range(1500):
+        spoilt = bytearray(data)
+        for _ in range(dice.randint(1, 3)):
+            spoilt[dice.randrange(len(spoilt))] = dice.choice(b'0a"[]{},:\n\x00\xff\\ -')
+        try:
+            contents = parse(bytes(spoilt))
+        except JournalError:
+            refused += 1
+        else:
+            assert contents.gpu_seconds() >= 0 or contents.ended
+            assert len(contents.accepted()) <= len(contents.records)
+    assert refused > 100
+
+
+# What cannot be written
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("window", {"id": "p", "launch": 0, "stage": "s", "a": [1, {"b": float("nan")}]},
+         r"a window cannot be journalled: a\[1\].b is nan, which is no number"),
+        ("sitting", {"a": {"b": (float("-inf"),)}}, r"a\.b\[0\] is -inf"),
+        ("sitting", {"a": Path("x")}, "a is a PosixPath, not plain data"),
+        ("sitting", {"kind": "sitting"}, "cannot have a field named kind"),
+        ("trial", {}, "a trial without trial_id"),
+        ("news", {}, "unknown kind 'news'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_refused_and_the_journal_goes_on(kind, fields, said, folder):
+    with Journal.open(folder, STUDY) as journal:
+        before = written(folder)
+        with pytest.raises(JournalError, match=said):
+            journal.append(kind, fields)
+        assert written(folder) == before
+        journal.append("trial", {"trial_id": "t"})
+        assert len(journal.contents.trials) == 1
+
+
+@contextmanager
+def disk_of(size):
+    """Files of this process can have `size` bytes, as on a disk that is full then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_fills_up_in_mid_line_leaves_no_half_line(folder):
+    big = {"trial_id": "big", "x": "x" * 1000}
+    with Journal.open(folder, STUDY) as journal:
+        journal.append("trial", {"trial_id": "t1"})
+        before = written(folder)
+        with disk_of(len(before) + 100):
+            with pytest.raises(PlaceError, match="free some space and type the same command"):
+                journal.append("trial", big)
+            with pytest.raises(PlaceError, match=r"cannot write .*attachments"):
+                journal.attach("log", b"x" * (len(before) + 200))
+        assert written(folder) == before
+        assert list((folder / "attachments").iterdir()) == []
+        journal.append("trial", {"trial_id": "t2"})
+        assert [line["trial_id"] for line in journal.contents.trials] == ["t1", "t2"]
+
+
+@contextmanager
+def nobody():
+    """Rights as anyone has them: for the superuser nothing is read-only."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_read_only_folder_is_named_and_nothing_is_left_in_it():
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        root.chmod(0o555)
+        said = r"cannot write .*studies.*make the folder writable"
+        with nobody(), pytest.raises(PlaceError, match=said):
+            Journal.open(root / "studies" / "x", STUDY)
+        assert list(root.iterdir()) == []
+        root.chmod(0o755)
+
+
+def test_a_journal_that_is_read_only_is_left_alone():
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        with Journal.open(root / "x", STUDY):
+            before = written(root / "x")
+        for path in (root / "x", root / "x" / "lock", root / "x" / "journal.jsonl", root):
+            path.chmod(0o555)
+        with nobody(), pytest.raises(PlaceError, match="make the folder writable"):
+            Journal.open(root / "x", "name: other\n")
+        assert written(root / "x") == before
+        for path in (root / "x", root):
+            path.chmod(0o755)
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path):
+    (tmp_path / "mlruns").write_text("")
+    with pytest.raises(PlaceError, match=r"move away what stands at .*mlruns"):
+        Journal.open(tmp_path / "mlruns" / "studies" / "x", STUDY)
+
+
+def test_a_folder_where_the_journal_should_be_is_named(folder):
+    (folder / "journal.jsonl").mkdir(parents=True)
+    with pytest.raises(PlaceError, match=r"move away what stands at .*journal.jsonl"):
+        Journal.open(folder, STUDY)
+    (folder / "journal.jsonl").rmdir()
+    Journal.open(folder, STUDY).close()
+
+
+# One driver
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sweeper.results.journal import Journal
+journal = Journal.open(Path(sys.argv[1]), "name: x")
+number = len(journal.contents.trials)
+print("open", flush=True)
+while len(sys.argv) > 2:
+    journal.append("trial", {"trial_id": str(number), "x": "x" * 3000})
+    print(number, flush=True)
+    number += 1
+time.sleep(600)
+"""
+
+
+@contextmanager
+def driver(folder, *arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout.readline() == "open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_driver_is_refused_and_told_who_is_first(folder):
+    with driver(folder) as first:
+        before = written(folder)
+        with pytest.raises(JournalError, match=rf"being written by process {first.pid} on \S+ "):
+            Journal.open(folder, "name: other\n")
+        assert written(folder) == before
+        assert (folder / "study.yaml").read_text() == "name: x"
+        assert read(folder / "journal.jsonl").journal
+    with Journal.open(folder, "name: x"):
+        pass
+
+
+def test_the_lock_is_let_go_where_opening_fails_and_when_closing(folder):
+    with Journal.open(folder, STUDY), pytest.raises(JournalError, match="being written"):
+        Journal.open(folder, STUDY)
+    whole = written(folder)
+    (folder / "journal.jsonl").write_bytes(b"x\n" + whole)
+    with pytest.raises(JournalError, match="line 1"):
+        Journal.open(folder, STUDY)
+    (folder / "journal.jsonl").write_bytes(whole)
+    journal = Journal.open(folder, STUDY)
+    journal.close()
+    journal.close()
+    with pytest.raises(PlaceError, match="closed"):
+        journal.append("trial", {"trial_id": "t"})
+    assert written(folder) == whole
+
+
+def test_killed_at_any_moment_nothing_that_was_acknowledged_is_lost(folder):
+    acknowledged = -1
+    for lines in (1, 40, 7, 23):
+        with driver(folder, "write") as process:
+            for _ in range(lines):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            rest = process.stdout.read().split("\n")
+            acknowledged = max([acknowledged, *(int(n) for n in rest[:-1] if n)])
+        with Journal.open(folder, "name: x") as journal:
+            numbers = [int(line["trial_id"]) for line in journal.contents.trials]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > acknowledged
+        assert written(folder).endswith(b"\n")
+
+
+# Attachments
+
+
+@pytest.mark.parametrize("name", ["a.gz", "x-1_2.power.csv.gz"])
+def test_a_plain_name_stays(name):
+    assert file_name(name) == name
+
+
+@given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
+def test_any_name_becomes_a_file_name_of_its_own(names):
+    made = [file_name(name) for name in names]
+    assert made[0] != made[1]
+    for name in made:
+        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name)
+        assert len(name) <= 130
+
+
+def test_attachments_have_a_limit_and_an_owner_that_exists(folder):
+    with Journal.open(folder, STUDY) as journal:
+        with pytest.raises(JournalError, match="has 8388609 bytes, the limit is 8388608"):
+            journal.attach("log", b"x" * (LIMIT_BYTES + 1))
+        with pytest.raises(JournalError, match=r"can be of trial_id, .* not colour"):
+            journal.attach("log", b"x", of={"colour": "red"})
+        assert journal.contents.attachments == ()
+        stored = journal.attach("../../etc/passwd", b"x" * LIMIT_BYTES)
+        journal.attach("../../etc/passwd", b"second")
+    assert [path.name for path in (folder / "attachments").iterdir()] == [stored]
+    assert (folder / "attachments" / stored).read_bytes() == b"second"
+
+
+def test_what_a_killed_driver_left_half_written_is_removed(folder):
+    Journal.open(folder, STUDY).close()
+    (folder / "attachments").mkdir()
+    leftovers = [folder / ".abc.tmp", folder / "attachments" / ".def.tmp"]
+    kept = folder / "attachments" / "log.tmp"
+    for path in (*leftovers, kept):
+        path.write_text("x")
+    Journal.open(folder, STUDY).close()
+    assert [path.exists() for path in (*leftovers, kept)] == [False, False, True]
+
+
+def test_an_attachment_belongs_to_the_records_with_the_values_it_names():
+    of = {"trial_id": "t", "attempt": 1, "launch": 0, "stage": "full", "id": "p"}
+    assert belongs({"trial_id": "t", "attempt": 1, "name": "n"}, of)
+    assert belongs({"trial_id": "t", "id": "p"}, of)
+    assert not belongs({"trial_id": "t", "attempt": 0}, of)
+    assert not belongs({"trial_id": "t", "configuration": "c"}, of)
+    assert not belongs({"name": "n"}, of)
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:secret@host:5000/x", "http://host:5000/x"),
+        ("https://token@host", "https://host"),
+        ("uri: 'postgresql://u:p%40@db/x' # a@b", "uri: 'postgresql://db/x' # a@b"),
+        ('{"a":"http://u:p\\u00fc\\\\@h"}', '{"a":"http://h"}'),
+        ("http://host/a@b and c@d", "http://host/a@b and c@d"),
+        ("http://host:8000\\nINFO a@b", "http://host:8000\\nINFO a@b"),
+        ("sqlite:////x/y@z.db", "sqlite:////x/y@z.db"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_credentials_are_taken_out_of_addresses(text, shown):
+    assert without_credentials(text) == shown
+
+
+def test_credentials_reach_no_file(folder):
+    address = "http://me:s3cr\u00fct@host:5000"
+    with Journal.open(folder, f"tracking: {{uri: '{address}'}}\n") as journal:
+        journal.append("sitting", {"argv": [f"tracking.uri={address}"]})
+        assert journal.contents.sittings[0]["argv"] == ["tracking.uri=http://host:5000"]
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"s3cr" not in kept
+    assert kept.count(b"host:5000") == 3
+
+
+def test_every_kind_of_line_is_explained():
+    import sweeper.results.contents as module
+
+    for kind in KINDS:
+        assert f"\n    {kind} " in module.__doc__
