@@ -17,7 +17,7 @@ PIN_TORCH = $$(grep '^torch==' environments/cpu.txt)
 .PHONY: help setup quickstart check test test-slow mutants lock clean
 
 help:  ## the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1 \2/p' Makefile | column -t -l 3
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## .venv with the locked CPU environment and this project, editable
 

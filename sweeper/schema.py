@@ -17,9 +17,11 @@ from sweeper.spec import Settings, Values
 
 Spec = TypeVar("Spec")
 INVALID: Any = object()
-"""Stands where a fault was found."""
+"""Stands where a fault was found and noted."""
 LARGEST = 1e300
 """No quantity is larger; an infinity or a NaN is none."""
+MANY = 30
+"""Keys that a message does not list one by one."""
 
 
 class Faults:
@@ -55,6 +57,11 @@ class Leaf:
         return any(_mapping_of(member) is not None for member in _members(self.hint))
 
     @property
+    def is_number(self) -> bool:
+        """Whether values can be compared by size."""
+        return any(member in (int, float) for member in _members(self.hint))
+
+    @property
     def below(self) -> "Leaf":
         """What one value of a mapping must be."""
         inner = next(of for member in _members(self.hint) if (of := _mapping_of(member)))
@@ -66,16 +73,18 @@ def read(cls: type[Spec], given: Any, where: str, faults: Faults) -> Spec | None
 
     `None` where there is no such default, or `given` is no mapping.
     """
+    kind: Any = cls
+    hints = _hints(kind)
     if not isinstance(given, Mapping):
-        faults.add(where, f"{show(given)} given, a mapping wanted: {', '.join(_hints(cls))}")
+        if given is not INVALID:
+            faults.add(where, f"{show(given)} given, wanted: {describe(kind, {})}")
         return None
-    hints = _hints(cls)
     values: dict[str, Any] = {}
     complete = True
     for key in given:
         if key not in hints:
             faults.add(_join(where, key), unknown(_join(where, key), [*_dotted(cls, where)]))
-    for spec in fields(cls):  # type: ignore[arg-type]
+    for spec in fields(kind):
         place = _join(where, spec.name)
         if spec.name in given:
             found = value(hints[spec.name], given[spec.name], place, faults, spec.metadata)
@@ -95,6 +104,8 @@ def value(
     `bounds` are a field's metadata: `min`, `max` (inclusive) and `above`.
     """
     limits = bounds or {}
+    if given is INVALID:
+        return INVALID
     for member in _members(hint):
         section = _section(member)
         if section is not None and (isinstance(given, Mapping) or len(_members(hint)) == 1):
@@ -201,7 +212,8 @@ def unknown(key: str, known: Iterable[str]) -> str:
     near = near or difflib.get_close_matches(key, leaves(Settings), n=1, cutoff=0.75)
     if near:
         return f"unknown key; did you mean {' or '.join(near)}?"
-    return f"unknown key; known here: {', '.join(keys)}"
+    firsts = dict.fromkeys(each.partition(".")[0] for each in keys)
+    return f"unknown key; known here: {', '.join(keys if len(keys) < MANY else firsts)}"
 
 
 def show(given: Any) -> str:
@@ -246,7 +258,9 @@ def _mismatch(hint: Any, given: Any, bounds: Mapping[str, Any], written: str | N
         reads = f"YAML reads {text} as {show(given)}; " if text != show(given) else ""
         return f'{said}; {reads}if the word is meant, quote it: "{text}"'
     number = _number(given) if isinstance(given, str) else None
-    if any(_scalar(member, number, bounds) is not INVALID for member in members if number):
+    if any(
+        _scalar(member, number, bounds) is not INVALID for member in members if number is not None
+    ):
         return f"{said}; without the quotes: {str(given).strip()}"
     if isinstance(given, float) and given.is_integer() and int in members:
         return f"{said}; write {int(given)}"
@@ -288,7 +302,7 @@ def _plain(given: Any, where: str, faults: Faults) -> Any:
     if isinstance(given, list):
         found = [_plain(each, f"{where}[{i}]", faults) for i, each in enumerate(given)]
         return INVALID if any(each is INVALID for each in found) else found
-    if given is None or isinstance(given, bool | int | str):
+    if given is INVALID or given is None or isinstance(given, bool | int | str):
         return given
     if isinstance(given, float) and math.isfinite(given):
         return given

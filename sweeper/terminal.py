@@ -25,7 +25,8 @@ def answers_text(
 ) -> tuple[str, bool]:
     """The answers of studies as text or JSON, and whether a condition has no best.
 
-    Several studies are put on one front with the objectives of the first.
+    Several studies are put on one front with the objectives of the first. Metrics to minimise
+    are the axes of a front, but for the best only stand before the study's objectives.
     """
     study = shelved[0].study
     if len(shelved) > 1:
@@ -34,7 +35,7 @@ def answers_text(
     found = answers(
         records,
         study,
-        objectives=minimizing(minimize, study.objectives) if minimize else None,
+        objectives=minimizing(minimize, study.objectives if only_best else {}) if minimize else None,
         where=parse_where(where),
     )
     unmet = any(answer.best is None for answer in found)

@@ -2,9 +2,12 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 os.environ.update(DO_NOT_TRACK="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "unshrunk", settings.get_profile("repeatable"), phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

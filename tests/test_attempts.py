@@ -21,6 +21,7 @@ from sweeper.cluster.attempts import (
 )
 from sweeper.cluster.dispatch import HOMELESS_S, Dispatcher
 from sweeper.cluster.pool import Node, Pool
+from sweeper.cluster.probe import differences
 from sweeper.results.record import Key
 from sweeper.spec import Launch, Point, ResourcesSpec, Settings, Sizes, Trial
 
@@ -253,3 +254,12 @@ def test_a_trial_that_no_node_can_hold_any_more_is_given_up() -> None:
     assert dispatcher.next() is None
     assert dispatcher.finished
     assert told[0][1]["points"] == ["a", "b"]
+
+
+def test_nodes_that_differ_are_named() -> None:
+    def row(host: str, **versions: str) -> dict[str, Any]:
+        return {"host": host, "versions": {"python": "3.11.7", **versions}}
+
+    seen = [row("a", torch="2.13.0"), row("b", torch="2.14.0"), row("c", mlflow="3.17.2")]
+    assert differences(seen) == ["torch: 2.13.0 on a; 2.14.0 on b; missing on c"]
+    assert differences(seen[:1]) == []

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.errors import JournalError, PlaceError
-from sweeper.results.addresses import without_credentials
-from sweeper.results.attachments import LIMIT_BYTES, belongs, file_name
+from sweeper.results.attachments import LIMIT_BYTES
 from sweeper.results.contents import KINDS, parse, read
 from sweeper.results.journal import Journal
 from tests.records import make_record
@@ -507,6 +506,49 @@ def test_a_second_driver_is_refused_and_told_who_is_first(folder):
         pass
 
 
+def test_the_lock_names_its_holder_and_nobody_before(folder):
+    folder.mkdir(parents=True)
+    (folder / "lock").write_text("x" * 500)
+    with Journal.open(folder, STUDY):
+        holder = (folder / "lock").read_text()
+    assert re.fullmatch(rf"process {os.getpid()} on \S+ since 20[0-9T:.+-]+", holder)
+
+
+def test_opening_and_closing_leaves_no_file_open(folder):
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    for _ in range(3):
+        Journal.open(folder, STUDY).close()
+    with driver(folder) as first:
+        opened = os.listdir("/proc/self/fd")  # noqa: PTH208
+        with pytest.raises(JournalError, match=str(first.pid)):
+            Journal.open(folder, STUDY)
+        assert os.listdir("/proc/self/fd") == opened  # noqa: PTH208
+    (folder / "journal.jsonl").write_bytes(b"x\n")
+    with pytest.raises(JournalError):
+        Journal.open(folder, STUDY)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_all_is_on_the_disk_before_the_driver_goes_on(folder, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def noted(descriptor):
+        sync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        synced.append((path.suffix or path.name, path.is_file() and path.read_bytes()[-9:]))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with Journal.open(folder, STUDY) as journal:
+        assert synced[0] == ("x", False)
+        synced.clear()
+        journal.append("trial", {"trial_id": "t"})
+        assert synced == [(".jsonl", b'id":"t"}\n')]
+        synced.clear()
+        journal.attach("log", b"content")
+    assert synced[:2] == [(".tmp", b"content"), ("attachments", False)]
+    assert synced[2][0] == ".jsonl"
+
+
 def test_the_lock_is_let_go_where_opening_fails_and_when_closing(folder):
     with Journal.open(folder, STUDY), pytest.raises(JournalError, match="being written"):
         Journal.open(folder, STUDY)
@@ -542,20 +584,6 @@ def test_killed_at_any_moment_nothing_that_was_acknowledged_is_lost(folder):
 # Attachments
 
 
-@pytest.mark.parametrize("name", ["a.gz", "x-1_2.power.csv.gz"])
-def test_a_plain_name_stays(name):
-    assert file_name(name) == name
-
-
-@given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
-def test_any_name_becomes_a_file_name_of_its_own(names):
-    made = [file_name(name) for name in names]
-    assert made[0] != made[1]
-    for name in made:
-        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name)
-        assert len(name) <= 130
-
-
 def test_attachments_have_a_limit_and_an_owner_that_exists(folder):
     with Journal.open(folder, STUDY) as journal:
         with pytest.raises(JournalError, match="has 8388609 bytes, the limit is 8388608"):
@@ -580,33 +608,7 @@ def test_what_a_killed_driver_left_half_written_is_removed(folder):
     assert [path.exists() for path in (*leftovers, kept)] == [False, False, True]
 
 
-def test_an_attachment_belongs_to_the_records_with_the_values_it_names():
-    of = {"trial_id": "t", "attempt": 1, "launch": 0, "stage": "full", "id": "p"}
-    assert belongs({"trial_id": "t", "attempt": 1, "name": "n"}, of)
-    assert belongs({"trial_id": "t", "id": "p"}, of)
-    assert not belongs({"trial_id": "t", "attempt": 0}, of)
-    assert not belongs({"trial_id": "t", "configuration": "c"}, of)
-    assert not belongs({"name": "n"}, of)
-
-
 # Secrets
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("http://user:secret@host:5000/x", "http://host:5000/x"),
-        ("https://token@host", "https://host"),
-        ("uri: 'postgresql://u:p%40@db/x' # a@b", "uri: 'postgresql://db/x' # a@b"),
-        ('{"a":"http://u:p\\u00fc\\\\@h"}', '{"a":"http://h"}'),
-        ("http://host/a@b and c@d", "http://host/a@b and c@d"),
-        ("http://host:8000\\nINFO a@b", "http://host:8000\\nINFO a@b"),
-        ("sqlite:////x/y@z.db", "sqlite:////x/y@z.db"),
-        ("nothing", "nothing"),
-    ],
-)
-def test_credentials_are_taken_out_of_addresses(text, shown):
-    assert without_credentials(text) == shown
 
 
 def test_credentials_reach_no_file(folder):

@@ -213,6 +213,7 @@ def test_without_a_driver_there_is_no_meter_and_no_gpu(
     nvml_world(Scenario(gpus=()))
     monkeypatch.delenv("SWEEPER_NVML_SCENARIO")
     assert nvml.gpus_of_node() == []
+    assert nvml.driver_version() is None
     with pytest.raises(MeterError, match=r"^driver_not_loaded:"):
         meter_of("GPU-a").open()
 
@@ -243,6 +244,7 @@ def test_the_gpus_of_a_node_come_in_order(nvml_world: Enter) -> None:
         ("GPU-b", False),
         ("GPU-a", True),
     ]
+    assert nvml.driver_version() == "0.0-standin"
 
 
 @pytest.mark.parametrize("code", ["counter_stuck", "counter_reset", "gpu_lost"])

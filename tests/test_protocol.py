@@ -45,7 +45,7 @@ def launched(*points: Point, clock=None, meter=None, min_requests=1, **engine):
         meter=meter,
         clock=clock,
         devices=meter.devices,
-        context=Context(study="s", trial_id="t", attempt=1, environment={"host": "h"}),
+        context=Context(name="t-1", study="s", trial_id="t", attempt=1, environment={"host": "h"}),
         emit=lambda kind, fields: events.append((kind, dict(fields))),
     )
     launch = Launch(

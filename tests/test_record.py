@@ -1,5 +1,5 @@
 import json
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from hypothesis import given
@@ -38,6 +38,29 @@ def test_a_record_comes_back_from_json_as_it_was(record):
 
 def test_a_line_of_the_journal_is_a_record_with_its_kind():
     assert Record.from_json({"kind": "record", **through_json(FULL)}) == FULL
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (FULL, "status"),
+        (FULL.windows[0], "energy_j"),
+        (FULL.energy, "measured"),
+        (FULL.checks[0], "ok"),
+    ],
+)
+def test_what_was_measured_cannot_be_changed_nor_its_fields_be_mixed_up(part, name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(part, name, None)
+    with pytest.raises(TypeError, match="positional"):
+        type(part)(*(getattr(part, spec.name) for spec in fields(part)))
+
+
+def test_a_window_lasts_from_edge_to_edge_and_is_metered_from_reading_to_reading():
+    window = replace(make_window(started_s=100.0, duration_s=30.0), readings=({"t_s": 5.0},))
+    assert (window.duration_s, window.metered_s) == (30.0, 30.0)
+    assert replace(window, readings=({"t_s": 5.0}, {"t_s": 12.5})).metered_s == 7.5
+    assert replace(window, readings=()).metered_s == 30.0
 
 
 def test_the_key_leaves_out_the_attempt():

@@ -590,3 +590,15 @@ def test_a_simulated_launch_takes_real_time_when_asked() -> None:
     events = list(engine.generate(requests(2), of))
     assert before <= events[0].t_s < events[-1].t_s <= clock.now()
     assert total_j(engine) > 0
+
+
+def test_copies_of_a_model_share_the_requests() -> None:
+    def step_s(batch: int, copies: int) -> float:
+        of = asked(batch, noise=0, engine={"data_parallel": copies, "mode": "online"})
+        engine = loaded(of, [f"H100/{place}" for place in range(copies)])
+        started_s = engine._clock.now()
+        list(engine.generate(requests(batch), of))
+        return (engine._clock.now() - started_s) / engine.progress()
+
+    assert step_s(64, 2) == pytest.approx(step_s(32, 1), rel=0.15)
+    assert step_s(64, 2) < 0.9 * step_s(64, 1)

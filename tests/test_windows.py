@@ -101,6 +101,8 @@ def test_a_whole_window_by_hand():
         {"t_s": 14.5, "energy_j": {"a": 60.0}},
     ]
     assert found.metrics["energy_per_output_token_j"] == 10.0
+    assert found.metrics["power_mean_w"] == 60.0 / 5.0
+    assert found.metered_s == 5.0
     assert found.metrics["output_tokens_per_s"] == 1.5
     assert found.metrics["latency_mean_s"] == 4.0
 

@@ -1,7 +1,6 @@
 """Confidence intervals of means over independent launches (pure)."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,9 +9,11 @@ CONFIDENCE = 0.95
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % confidence interval of a mean of at least two values, by Student's t."""
-    mean = statistics.fmean(values)
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    half = t_quantile((1 + CONFIDENCE) / 2, len(values) - 1) * error
+    count = len(values)
+    mean = math.fsum(values) / count
+    # Not statistics.stdev, whose fractions are a hundred times slower.
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = t_quantile((1 + CONFIDENCE) / 2, count - 1) * math.sqrt(variance / count)
     return mean - half, mean + half
 
 

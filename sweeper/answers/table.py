@@ -154,9 +154,9 @@ def _cell(result: Result, metric: str, power: int, answer: Answer) -> str:
 def _mark(result: Result, study: Study, answer: Answer) -> str:
     marks = [
         ("best", result is answer.best),
-        ("tie", result in answer.ties),
+        ("tie", any(result is each for each in answer.ties)),
         ("knee", result is answer.knee),
-        ("front", result in answer.front),
+        ("front", any(result is each for each in answer.front)),
         ("quality: unchecked", bool(unchecked(study, result.config, result.chosen))),
     ]
     return " ".join(word for word, holds in marks if holds)

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +118,8 @@ class LeaseActor(tune.Trainable):
     def _open(self, task: Task) -> Supervised:
         module, _, name = task.lease_class.partition(":")
         lease_class = getattr(importlib.import_module(module), name)
-        self._scratch = Path(tempfile.mkdtemp(prefix="sweeper-"))
+        self._scratch = Path(self.logdir, "lease")
+        self._scratch.mkdir(parents=True, exist_ok=True)
         devices = uuids([str(gpu) for gpu in ray.get_gpu_ids()]) if task.gpus else ()
         place = {
             "node_id": task.node_id,

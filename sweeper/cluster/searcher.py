@@ -1,4 +1,4 @@
-"""The dispatcher in the three roles that Tune has for it: searcher, callback and scheduler.
+"""The dispatcher in the roles that Tune has for it: searcher, callback, scheduler, stopper.
 
 The searcher releases only what fits now, so Tune's own order never decides anything. The callback
 hands on what leases tell. The scheduler is the only one whom Tune asks at every step: it watches
@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
 
 from sweeper.cluster.actor import Task
 from sweeper.cluster.dispatch import Dispatcher, Patience
@@ -36,7 +38,7 @@ class _Watched:
 
 
 class Desk:
-    """What the three roles share: which of Tune's trials is which lease, and what went wrong."""
+    """What the roles share: which of Tune's trials is which lease, and what went wrong."""
 
     def __init__(
         self,
@@ -56,9 +58,14 @@ class Desk:
         self.patience = patience
         self.watched: dict[str, _Watched] = {}
         self.living: frozenset[str] = frozenset(node.id for node in session.nodes)
+        self.actors: dict[str, Any] = {}
         self.error: BaseException | None = None
         self._looked_s = -REFRESH_S
         self._idle = False
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune writes down everything that it could be restored with, which we never do."""
+        return object, ()
 
     def look(self) -> None:
         """Learn at most once a second which nodes live."""
@@ -152,7 +159,6 @@ class Hearing(Callback):
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self.actors: dict[str, Any] = {}
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -161,7 +167,7 @@ class Hearing(Callback):
         watched = self._desk.watched[trial.trial_id]
         watched.began = True
         watched.heard_s = time.monotonic()
-        self.actors[trial.trial_id] = trial.temporary_state.ray_actor
+        self._desk.actors[trial.trial_id] = trial.temporary_state.ray_actor
 
     def on_trial_result(
         self,
@@ -179,16 +185,40 @@ class Hearing(Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """The lease ended."""
-        self.actors.pop(trial.trial_id, None)
+        self._desk.actors.pop(trial.trial_id, None)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """The actor is gone."""
-        self.actors.pop(trial.trial_id, None)
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self._desk.over(trial.trial_id, lost=f"lost: {type(error).__name__}: {lines[0]}"[:500])
+        self._desk.actors.pop(trial.trial_id, None)
+        self._desk.over(trial.trial_id, lost=f"lost: {_told(trial)}")
+
+
+def _told(trial: TuneTrial) -> str:
+    """What Tune wrote down of an error: the exception itself, or what is said of a dead actor."""
+    try:
+        text = Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):
+        return "the actor is gone"
+    lines = [line.strip() for line in text.splitlines() if line.strip()][1:]
+    raised = any(line.startswith("Traceback") or "ray::" in line for line in lines[:2])
+    return (lines or ["the actor is gone"])[-1 if raised else 0][:500]
+
+
+class Stopping(Stopper):
+    """Ends everything when it is asked to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never one trial alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end now."""
+        return self._desk.stop()
 
 
 class Watching(FIFOScheduler):

@@ -77,7 +77,7 @@ def run(
     from ray import tune
 
     from sweeper.cluster.actor import LeaseActor
-    from sweeper.cluster.searcher import Desk, Hearing, OneSearcher, Watching
+    from sweeper.cluster.searcher import Desk, Hearing, OneSearcher, Stopping, Watching
 
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -99,32 +99,32 @@ def run(
             lease_class=lease_class,
             patience=patience,
         )
-        hearing = Hearing(desk)
-        tuner = tune.Tuner(
-            LeaseActor,
-            tune_config=tune.TuneConfig(
-                search_alg=OneSearcher(desk),
-                scheduler=Watching(desk),
-                num_samples=-1,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="study",
-                storage_path=scratch,
-                callbacks=[hearing],
-                failure_config=tune.FailureConfig(max_failures=0),
-                stop=_stopper(stopped),
-                verbose=0,
-            ),
-        )
         try:
+            tuner = tune.Tuner(
+                LeaseActor,
+                tune_config=tune.TuneConfig(
+                    search_alg=OneSearcher(desk),
+                    scheduler=Watching(desk),
+                    num_samples=-1,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="study",
+                    storage_path=scratch,
+                    callbacks=[Hearing(desk)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    stop=Stopping(desk),
+                    verbose=0,
+                ),
+            )
             tuner.fit()
         except Exception:
             if desk.error is not None:
                 raise desk.error from None
             raise
         finally:
-            _farewell(list(hearing.actors.values()))
+            _farewell(list(desk.actors.values()))
             shutil.rmtree(scratch, ignore_errors=True)
         if interrupted.is_set():
             raise KeyboardInterrupt
@@ -168,19 +168,6 @@ def _interruptions() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _stopper(stopped: Callable[[], bool]) -> Any:
-    from ray.tune.stopper import Stopper
-
-    class Asked(Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return stopped()
-
-    return Asked()
 
 
 def _farewell(actors: Sequence[Any]) -> None:

@@ -67,7 +67,7 @@ def batch_events(
     for request in requests:
         yield Event("admitted", submitted_s, request.index)
     for request in requests:
-        yield Event("first_token", times_s[0], request.index, tokens=1, running=len(requests))
+        yield Event("first_token", times_s[0], request.index)
     for step, t_s in enumerate(times_s[1:], start=2):
         wanted = sum(request.output_tokens >= step for request in requests)
         yield Event("tokens", t_s, tokens=wanted, running=len(requests))

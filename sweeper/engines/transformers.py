@@ -49,7 +49,8 @@ class TransformersEngine:
         self._clock = clock
         self._times = TokenTimes(clock)
         self._device: Any = None
-        self._model: Any = None
+        self.model: Any = None
+        """The transformers model, from `load` to `close`."""
         self._graphs_compiled_before = 0
         self._generated_tokens = 0
         self.last_tokens: Any = None
@@ -73,12 +74,12 @@ class TransformersEngine:
         self._device = claim(self._devices)
         torch.set_num_threads(threads())
         config = weights.read_config(model)
-        self._model = within_memory(
+        self.model = within_memory(
             lambda: weights.build(model, config, spec.dtype, spec.attention, self._device)
         )
         # What a batch's options leave open, `generate` takes from here: a checkpoint's own
         # end-of-sequence token and sampling must not be found.
-        self._model.generation_config = GenerationConfig()
+        self.model.generation_config = GenerationConfig()
         if spec.compile:
             # Every batch size is compiled on its own; beyond the limit torch would silently
             # go on uncompiled.
@@ -140,7 +141,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Free the model and what was compiled for it."""
-        was_loaded, self._model, self.last_tokens = self._model is not None, None, None
+        was_loaded, self.model, self.last_tokens = self.model is not None, None, None
         if was_loaded and self._settings.engine.compile:
             torch._dynamo.reset()
         free_caches()
@@ -155,7 +156,7 @@ class TransformersEngine:
             options.compile_config = compile_config(uses_graphs(spec, self._device.type))
         rest = options.update(**spec.options)
         prompts, mask = (torch.tensor(rows).to(self._device) for rows in left_padded(requests))
-        output = self._model.generate(
+        output = self.model.generate(
             prompts, attention_mask=mask, generation_config=options, streamer=self._times, **rest
         )
         return output[:, prompts.shape[1] :].clone()
@@ -166,13 +167,13 @@ class TransformersEngine:
         A host promises more memory than it has: asking for too much there is not refused, it
         ends in a killed process.
         """
-        if self._model is None:
+        if self.model is None:
             raise EngineError("the engine is not loaded")
-        asked, positions = batch_positions(requests), weights.positions(self._model.config)
+        asked, positions = batch_positions(requests), weights.positions(self.model.config)
         if positions is not None and asked > positions:
             raise Infeasible(f"{asked} positions asked, the model has {positions}")
         if self._device.type == "cpu":
-            needed = len(requests) * asked * weights.cache_bytes_per_token(self._model)
+            needed = len(requests) * asked * weights.cache_bytes_per_token(self.model)
             free = host_memory.free_bytes()
             if needed > free:
                 raise Infeasible(f"out of memory: KV cache of {needed} bytes, {free} free")
@@ -185,8 +186,8 @@ class TransformersEngine:
             raise WrongSetting("engine.compile was asked, transformers did not compile this model")
 
     def _resolved(self) -> dict[str, Any]:
-        spec, model, config = self._settings.engine, self._settings.model, self._model.config
-        dtype = str(self._model.dtype).removeprefix("torch.")
+        spec, model, config = self._settings.engine, self._settings.model, self.model.config
+        dtype = str(self.model.dtype).removeprefix("torch.")
         return {
             "engine": "transformers",
             "engine_version": transformers.__version__,
@@ -194,8 +195,8 @@ class TransformersEngine:
             "model": model.shape if model.shape and model.weights != "auto" else model.id,
             "model_type": config.model_type,
             "revision": getattr(config, "_commit_hash", None) or model.revision,
-            "weights": weights.weight_facts(self._model, model),
-            "weight_bytes": weights.weight_bytes(self._model),
+            "weights": weights.weight_facts(self.model, model),
+            "weight_bytes": weights.weight_bytes(self.model),
             "vocabulary": config.get_text_config().vocab_size,
             "max_positions": weights.positions(config),
             "device": str(self._device),

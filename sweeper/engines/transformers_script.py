@@ -32,8 +32,8 @@ def script(settings: Settings, sizes: Sizes, device: str) -> str:
             *_model(settings.model, spec.dtype, spec.attention),
             f"model = model.to({device!r}).eval()",
             "model.generation_config = GenerationConfig()",
-            f"prompts = torch.randint(model.config.vocab_size, ({sizes.max_batch_size}, "
-            f"{workload.input_tokens}), device={device!r})",
+            f"size = ({sizes.max_batch_size}, {workload.input_tokens})",
+            f"prompts = torch.randint(model.config.vocab_size, size, device={device!r})",
             f"{compiling}options = GenerationConfig({shown})",
             "output = model.generate(",
             "    prompts, attention_mask=torch.ones_like(prompts), generation_config=options",

@@ -7,10 +7,32 @@ from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
 
 DECIDED = frozenset(
-    "generation_config inputs input_ids attention_mask streamer max_new_tokens min_new_tokens "
-    "max_length min_length max_time stop_strings eos_token_id pad_token_id do_sample num_beams "
-    "num_return_sequences return_dict_in_generate use_cache cache_implementation max_cache_len "
-    "compile_config disable_compile custom_generate assistant_model".split()
+    {
+        "assistant_model",
+        "attention_mask",
+        "cache_implementation",
+        "compile_config",
+        "custom_generate",
+        "disable_compile",
+        "do_sample",
+        "eos_token_id",
+        "generation_config",
+        "input_ids",
+        "inputs",
+        "max_cache_len",
+        "max_length",
+        "max_new_tokens",
+        "max_time",
+        "min_length",
+        "min_new_tokens",
+        "num_beams",
+        "num_return_sequences",
+        "pad_token_id",
+        "return_dict_in_generate",
+        "stop_strings",
+        "streamer",
+        "use_cache",
+    }
 )
 """Arguments of `generate` that other keys of a study decide; `engine.options` may not."""
 

@@ -31,7 +31,9 @@ def read_config(model: ModelSpec) -> Any:
     if model.shape is not None and model.weights != "auto":
         return AutoConfig.for_model(**shapes.architecture(model.shape))
     if model.id is None:
-        raise Infeasible("model.weights=auto needs model.id; a shape alone has no weights: use dummy")
+        raise Infeasible(
+            "model.weights=auto needs model.id; a shape alone has no weights: use dummy"
+        )
     try:
         return AutoConfig.from_pretrained(
             model.id, revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -81,7 +83,7 @@ def weight_facts(model: Any, spec: ModelSpec) -> dict[str, Any]:
         return {"kind": "auto"}
     if spec.weights == "dummy_zeros":
         return {"kind": "dummy_zeros"}
-    largest = max(model.parameters(), key=lambda weight: weight.numel())
+    largest = max(model.parameters(), key=torch.numel)
     sample = largest.flatten()[:SAMPLE].float()
     return {
         "kind": "dummy",
@@ -104,9 +106,12 @@ def positions(config: Any) -> int | None:
 def cache_bytes_per_token(model: Any) -> int:
     """Bytes that one token of one request keeps in the KV cache; 0 where there is none to keep."""
     text = model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 0)
-    width = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
-    return int(2 * text.num_hidden_layers * heads * width * model.dtype.itemsize)
+    queries = int(getattr(text, "num_attention_heads", None) or 0)
+    if not queries:
+        return 0
+    keys = int(getattr(text, "num_key_value_heads", None) or queries)
+    width = int(getattr(text, "head_dim", None) or text.hidden_size // queries)
+    return int(2 * text.num_hidden_layers * keys * width * model.dtype.itemsize)
 
 
 def free_bytes(device: Any) -> int:
@@ -154,7 +159,7 @@ def _out_of_reach(model: ModelSpec, error: Exception) -> str:
     return (
         f"model {model.id} (revision {model.revision or 'default'}) cannot be had: "
         f"{str(error).strip().splitlines()[0]}\n"
-        f"If it is gated, accept its licence on https://huggingface.co/{model.id} and set HF_TOKEN; "
-        "without network, name a local folder as model.id; to measure without its weights, set "
-        "model.weights=dummy (with model.shape nothing is downloaded)"
+        f"If it is gated, accept its licence on https://huggingface.co/{model.id} and set "
+        "HF_TOKEN; without network, name a local folder as model.id; to measure without its "
+        "weights, set model.weights=dummy (with model.shape nothing is downloaded)"
     )

@@ -220,6 +220,16 @@ def gpus_of_node() -> Sequence[Mapping[str, Any]]:
         raise
 
 
+def driver_version() -> str | None:
+    """The driver of this node; `None` without one."""
+    try:
+        with session():
+            version = told(pynvml.nvmlSystemGetDriverVersion)
+    except MeterError:
+        return None
+    return None if version is None else str(version)
+
+
 def states(uuids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
     """What the devices are doing now, for those who hold no meter (see `Meter.state`)."""
     with session():

@@ -28,7 +28,7 @@ _SCALARS: Mapping[str, str] = {
     "energy_per_output_token_j": "joules per generated token",
     "energy_per_token_j": "joules per token, input and output",
     "energy_per_request_j": "joules per request",
-    "power_mean_w": "joules over seconds of the windows",
+    "power_mean_w": "joules over the seconds between the readings",
     "output_tokens_per_s": "generated tokens over seconds of the windows",
     "requests_per_s": "finished requests over seconds of the windows",
     "gpu_seconds": "GPUs of the launch times seconds of one window, mean over windows",
@@ -83,7 +83,11 @@ def record_metrics(
         for name, values in window.samples.items():
             samples.setdefault(name, []).extend(values)
     metrics = {
-        **_energy(_totals(metered), math.fsum(window.energy_j or 0.0 for window in metered)),
+        **_energy(
+            _totals(metered),
+            math.fsum(window.energy_j or 0.0 for window in metered),
+            math.fsum(window.metered_s for window in metered),
+        ),
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
         **_deviations(windows, gpus),
@@ -100,10 +104,14 @@ def window_metrics(
     output_tokens: int,
     samples: Mapping[str, Sequence[Any]],
     gpus: int,
+    metered_s: float | None = None,
 ) -> dict[str, float]:
-    """The metrics of one window; what is not known is absent."""
+    """The metrics of one window; what is not known is absent.
+
+    `metered_s` is the time between the readings, where it is not that of the work.
+    """
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
-    energy = {} if energy_j is None else _energy(totals, energy_j)
+    energy = {} if energy_j is None else _energy(totals, energy_j, metered_s or duration_s)
     return {**energy, **_rates(totals, gpus), **_latencies(samples)}
 
 
@@ -169,13 +177,13 @@ def _totals(windows: Sequence[Window]) -> _Totals:
     )
 
 
-def _energy(totals: _Totals, energy_j: float) -> dict[str, float]:
+def _energy(totals: _Totals, energy_j: float, metered_s: float) -> dict[str, float]:
     denominators = {
         "energy_j": totals.windows,
         "energy_per_output_token_j": totals.output_tokens,
         "energy_per_token_j": totals.input_tokens + totals.output_tokens,
         "energy_per_request_j": totals.requests,
-        "power_mean_w": totals.duration_s,
+        "power_mean_w": metered_s,
     }
     return {name: energy_j / below for name, below in denominators.items() if below > 0}
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -191,11 +190,15 @@ def _alone(place: Place) -> Iterator[None]:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except MlflowException as error:
-        if error.get_http_status_code() in _REFUSED:
+    except Exception as error:
+        if _status(error) in _REFUSED:
             raise RefusedError(str(error)) from error
         raise
-    except requests.HTTPError as error:
-        if error.response is not None and error.response.status_code in _REFUSED:
-            raise RefusedError(str(error)) from error
-        raise
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error stands for; MLflow's SQLite speaks in the same ones."""
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status

@@ -51,6 +51,13 @@ class Window:
         """Seconds between the edges."""
         return self.ended_s - self.started_s
 
+    @property
+    def metered_s(self) -> float:
+        """Seconds between the readings; those between the edges where there are not two."""
+        if len(self.readings) < 2:
+            return self.duration_s
+        return float(self.readings[-1]["t_s"] - self.readings[0]["t_s"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:

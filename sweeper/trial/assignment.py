@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.clocks import clock_for
 from sweeper.engines import engine_class
+from sweeper.engines.simulated_options import of_launch
 from sweeper.meters import meter_class
 from sweeper.spec import Launch, Settings
 from sweeper.trial.bench import Bench, Context, Emit
@@ -27,6 +28,12 @@ class Assignment:
     place: Mapping[str, Any]
 
     @property
+    def name(self) -> str:
+        """A name for files of this launch, its own among all launches of a study."""
+        configuration = self.launch.points[0].configuration
+        return f"{self.trial_id}-{self.attempt}-{configuration}-{self.launch.number}"
+
+    @property
     def settings(self) -> Settings:
         """The settings of the configuration, as any of its points has them."""
         return self.launch.points[0].settings
@@ -34,15 +41,19 @@ class Assignment:
 
 def bench_for(assignment: Assignment, emit: Emit) -> Bench:
     """The engine, meter and clock that an assignment asks for, none of them started."""
+    launch = assignment.launch
     settings = assignment.settings
+    if settings.engine.kind == "simulated":
+        settings = of_launch(settings, launch.seed, assignment.attempt)
     clock = clock_for(settings)
     engine = engine_class(settings.engine.kind)(
-        settings, assignment.launch.sizes, assignment.devices, clock
+        settings, launch.sizes, assignment.devices, clock
     )
     meter = meter_class(meter_kind(settings, assignment.devices))(
         assignment.devices, clock, engine
     )
     context = Context(
+        name=assignment.name,
         study=assignment.study,
         trial_id=assignment.trial_id,
         attempt=assignment.attempt,

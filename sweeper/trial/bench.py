@@ -20,9 +20,11 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 class Context:
     """What a record says of its surroundings.
 
-    `environment` is plain data: host, node, versions, what is known of the devices.
+    `name` is the launch's own among all of the study, for its files. `environment` is plain data:
+    host, node, versions, what is known of the devices.
     """
 
+    name: str
     study: str
     trial_id: str
     attempt: int

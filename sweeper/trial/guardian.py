@@ -5,8 +5,9 @@ lease, or asks for release, the guardian kills every process that carries the le
 environment, and all of their descendants, until none is left. The token is inherited through
 `fork`, `exec`, `setsid` and the death of a parent, which process groups and parent ids are not.
 
-Linux only: it reads `/proc`. It imports nothing but the standard library and runs as a script, so
-that it starts at once and needs no import path.
+It is nobody's child, because a Ray worker that is told to exit kills its children first, and the
+guardian would be the only one of them that obeys. Linux only: it reads `/proc`. It imports nothing
+but the standard library and runs as a script, so that it starts at once and needs no import path.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 VARIABLE = "SWEEPER_LEASE"
 """Environment variable that carries the tokens of all leases a process belongs to, by colons."""
@@ -110,7 +111,7 @@ class Guardian:
     def __init__(self, token: str | None = None, lease_s: float | None = None) -> None:
         self.token = token or secrets.token_hex(8)
         self.lease_s = lease_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pipes: tuple[IO[bytes], IO[bytes]] | None = None
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """`base` (or this process's environment) with the token added to those it carries."""
@@ -130,19 +131,23 @@ class Guardian:
         lease = "" if self.lease_s is None else str(self.lease_s)
         # -P: the script's own folder must not shadow modules of the standard library.
         command = [sys.executable, "-P", __file__, self.token, lease, str(os.getpid())]
-        self._process = subprocess.Popen(
+        parent = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             env=environment,
             cwd="/",
             start_new_session=True,
         )
+        parent.wait()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        self._pipes = parent.stdin, parent.stdout
 
     @property
     def alive(self) -> bool:
         """Whether the lease holds: started, not released, not run out."""
-        return self._process is not None and self._process.poll() is None
+        return self._pipes is not None and not self._gone(0.0)
 
     def renew(self) -> bool:
         """Go on for another `lease_s`; false when the lease has already run out."""
@@ -151,15 +156,16 @@ class Guardian:
     def release(self, timeout_s: float = 30.0) -> None:
         """End the lease: leftovers are killed, and the guardian is gone when this returns.
 
-        May be called twice. Raises `subprocess.TimeoutExpired` when something cannot be killed.
+        May be called twice. Raises `TimeoutError` when something cannot be killed.
         """
-        if self._process is None:
+        if self._pipes is None:
             return
         self._write(RELEASE)
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        self._process.wait(timeout_s)
+        if not self._gone(timeout_s):
+            raise TimeoutError(f"processes of lease {self.token} outlive being killed")
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,14 +180,18 @@ class Guardian:
         self.release()
 
     def _write(self, message: bytes) -> bool:
-        pipe = self._process.stdin if self._process is not None else None
-        if pipe is None or pipe.closed or not self.alive:
+        if self._pipes is None or not self.alive:
             return False
         try:
-            os.write(pipe.fileno(), message)
+            os.write(self._pipes[0].fileno(), message)
         except OSError:
             return False
         return True
+
+    def _gone(self, timeout_s: float) -> bool:
+        """Whether the guardian has closed its output, which it does by ending."""
+        assert self._pipes is not None
+        return bool(select.select([self._pipes[1]], [], [], timeout_s)[0])
 
 
 def watch(pipe: int, lease_s: float | None) -> None:
@@ -195,6 +205,9 @@ def watch(pipe: int, lease_s: float | None) -> None:
 def main(arguments: list[str]) -> int:
     """Guard `TOKEN` for `LEASE_S` seconds at a time (empty: no limit), sparing `OWNER`."""
     token, lease, owner = arguments
+    if os.fork():
+        # Whoever waits for this process knows that the guardian is there, and is not its parent.
+        os._exit(0)
     # A Ctrl-C typed at the owner's terminal, or a kind request to end, is not for the guardian.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -21,6 +21,7 @@ class InlineLaunch:
         self._kept = threading.Semaphore(0)
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._phase: Event = {"phase": "start", "point": None}
         self.finished = False
 
     def start(self) -> None:
@@ -34,6 +35,10 @@ class InlineLaunch:
         except queue.Empty:
             return []
         self.finished = event["kind"] in ("death", "launched")
+        if event["kind"] == "phase":
+            self._phase = event
+        elif event["kind"] == "death":
+            event = {**event, "phase": self._phase["phase"], "point": self._phase["point"]}
         return [event]
 
     def kept(self, events: list[Event]) -> None:

@@ -4,6 +4,7 @@ A real engine works in a child process, with its own group, log and guardian; a 
 thread. Either way the supervisor hands on events, says when they are kept, and notices silence.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from sweeper.engines import engine_class
 from sweeper.spec import Launch, Trial
 from sweeper.trial.assignment import Assignment
+from sweeper.trial.bench import utc_now
 from sweeper.trial.inline import InlineLaunch
 from sweeper.trial.process import ProcessLaunch
 
@@ -61,30 +63,34 @@ class Lease:
         self._place = place
         self._left = list(trial.launches)
         self._running: RunningLaunch | None = None
+        self._began_s = 0.0
+        self._own: list[Event] = []
         self._unkept: list[Event] = []
 
     @property
     def finished(self) -> bool:
-        """Whether every launch has ended and its events were handed on and kept."""
-        return self._running is None and not self._left and not self._unkept
+        """Whether every launch has ended, everything was told, and their events are kept."""
+        return self._running is None and not (self._left or self._own or self._unkept)
 
     def start(self) -> None:
         """Begin with the first launch."""
         self._scratch.mkdir(parents=True, exist_ok=True)
+        self._began_s = time.monotonic()
+        held = {"devices": list(self._devices), "started_at": utc_now(), **self._place}
+        self._own.append({"kind": "trial", **held})
         self._next()
 
     def events(self, timeout_s: float) -> list[Event]:
-        """Events since the last call, at most `timeout_s` later; may be none.
-
-        Call `acknowledge` before the next call.
-        """
-        if self._running is None:
-            return []
-        self._unkept = self._running.events(timeout_s)
-        return self._unkept
+        """Events since the last call, at most `timeout_s` later; may be none."""
+        if self._own:
+            own, self._own = self._own, []
+            return own
+        told = self._running.events(timeout_s) if self._running is not None else []
+        self._unkept += told
+        return told
 
     def acknowledge(self) -> None:
-        """The events of the last call are kept: the launch may go on, or the next may start."""
+        """All events so far are kept: the launch may go on, or the next may start."""
         unkept, self._unkept = self._unkept, []
         if self._running is None:
             return
@@ -95,6 +101,9 @@ class Lease:
             if any(event["kind"] == "death" for event in unkept):
                 self._left.clear()
             self._next()
+            if self._running is None:
+                held_s = time.monotonic() - self._began_s
+                self._own.append({"kind": "ended", "gpu_seconds": held_s * len(self._devices)})
 
     def kill(self) -> None:
         """End what runs, with all of its descendants; nothing further starts."""

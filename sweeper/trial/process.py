@@ -1,6 +1,7 @@
 """A launch in a child process of its own group, with a guardian, a log, and a limit on silence."""
 
 import base64
+import contextlib
 import json
 import os
 import pickle
@@ -41,7 +42,7 @@ class ProcessLaunch:
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._assignment = assignment
-        self._log = scratch / f"{assignment.trial_id}-{assignment.attempt}.log"
+        self._log = scratch / f"{assignment.name}.log"
         self._limits_s = {"load": load_limit_s, "other": silence_limit_s}
         self._guardian = Guardian(lease_s=LEASE_S)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -50,6 +51,19 @@ class ProcessLaunch:
         self._steps = -1
         self._moved_s = 0.0
         self.finished = False
+
+    @property
+    def token(self) -> str:
+        """The mark that every process of this launch carries."""
+        return self._guardian.token
+
+    @property
+    def pid(self) -> int:
+        """The child's process id.
+
+        Raises `RuntimeError` before `start`.
+        """
+        return self._running().pid
 
     def start(self) -> None:
         """Start the guardian, then the child."""
@@ -97,12 +111,21 @@ class ProcessLaunch:
             if event["kind"] in KEPT:
                 self._tell(b"kept")
 
+    def hang_up(self) -> None:
+        """Close the line to the child, as the death of this process would."""
+        pipe = self._running().stdin
+        with contextlib.suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
+
     def kill(self) -> None:
         """Kill the child's group and whatever carries this launch's mark."""
         if self._child is not None and self._child.poll() is None:
             # Its group carries its number as long as it has not been waited for.
             os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+        if self._child is not None:
+            self.hang_up()
         self._guardian.release()
 
     def _environment(self) -> dict[str, str]:
@@ -117,12 +140,17 @@ class ProcessLaunch:
         return self._guardian.environment(environment)
 
     def _tell(self, line: bytes) -> None:
-        assert self._child is not None and self._child.stdin is not None
-        try:
-            self._child.stdin.write(line + b"\n")
-            self._child.stdin.flush()
-        except BrokenPipeError:
-            pass  # The child's end is told by the reader, with a reason.
+        pipe = self._running().stdin
+        # A child that has ended is told of by the reader, with a reason.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            if pipe is not None:
+                pipe.write(line + b"\n")
+                pipe.flush()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            raise RuntimeError("the launch was not started")
+        return self._child
 
     def _read(self, descriptor: int) -> None:
         with os.fdopen(descriptor) as lines:
@@ -147,8 +175,7 @@ class ProcessLaunch:
     def _over(self) -> list[Event]:
         if self.finished:
             return []
-        assert self._child is not None
-        status = self._child.wait()
+        status = self._running().wait()
         told = f"signal {-status}" if status < 0 else f"status {status}"
         return self._end({"kind": "death", "reason": f"died: the engine process ended with {told}"})
 

@@ -54,8 +54,7 @@ def run_launch(launch: Launch, bench: Bench) -> None:
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
-            launched = f"{bench.context.trial_id}-{bench.context.attempt}-{launch.number}"
-            bench.attach(f"{launched}.power.csv.gz", "power_trace", pack_trace(trace))
+            bench.attach(f"{bench.context.name}.power.csv.gz", "power_trace", pack_trace(trace))
 
 
 def load(bench: Bench, recorder: Recorder) -> None:

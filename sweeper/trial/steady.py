@@ -56,6 +56,7 @@ class SteadyWindows:
             self._fill(events, timeline, started_s)
             closing_, late = self._edge(events, timeline, reader)
             ended_s = closing_.t_s if closing_ else self._bench.clock.now()
+            _complete(events, timeline, ended_s)
         return window(
             index=index,
             convention="steady",
@@ -114,6 +115,14 @@ class SteadyWindows:
         while not reading.done():
             timeline.add(next(events))
         return reading.result()
+
+
+def _complete(events: Iterator[Event], timeline: Timeline, ended_s: float) -> None:
+    """Take what else happened at the very moment of the edge."""
+    for event in events:
+        timeline.add(event)
+        if event.t_s > ended_s:
+            return
 
 
 def _noted(source: Iterator[Request], requests: dict[int, Request]) -> Iterator[Request]:

@@ -30,6 +30,13 @@ class Edges:
     closing: Reading | None
     reason: str | None = None
 
+    @property
+    def metered_s(self) -> float | None:
+        """Seconds between the readings, where there are two."""
+        if self.opening is None or self.closing is None:
+            return None
+        return self.closing.t_s - self.opening.t_s
+
 
 def energy_j(
     opening: Reading, closing: Reading, min_window_s: float
@@ -111,6 +118,7 @@ def window(
             output_tokens=output_tokens,
             samples=kept,
             gpus=gpus,
+            metered_s=edges.metered_s,
         ),
     )
 

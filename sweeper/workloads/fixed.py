@@ -1,7 +1,8 @@
 """Requests of one length: random tokens, so that no two prompts share a prefix."""
 
-import random
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from sweeper.engines import Request
 from sweeper.spec import WorkloadSpec
@@ -13,7 +14,7 @@ class FixedWorkload:
     def __init__(self, spec: WorkloadSpec, vocabulary: int, seed: int) -> None:
         self._spec = spec
         self._vocabulary = vocabulary
-        self._random = random.Random(f"{spec.seed}/{seed}")
+        self._random = np.random.default_rng([spec.seed, seed])
         self._count = 0
 
     def batch(self, size: int) -> Sequence[Request]:
@@ -33,6 +34,6 @@ class FixedWorkload:
             yield self._request(output)
 
     def _request(self, output_tokens: int) -> Request:
-        tokens = self._random.choices(range(self._vocabulary), k=self._spec.input_tokens)
+        tokens = self._random.integers(self._vocabulary, size=self._spec.input_tokens)
         self._count += 1
-        return Request(self._count, tokens, output_tokens)
+        return Request(self._count, tokens.tolist(), output_tokens)

@@ -1,0 +1,62 @@
+"""Every engine keeps the contract."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sweeper.clocks import clock_for
+from sweeper.engines import ENGINES, Engine, Request, engine_class
+from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
+from tests.contract_engine import CONTRACT, INPUT_TOKENS, OUTPUT_TOKENS, Subject, batch
+
+ENGINE_SPECS = {
+    "transformers": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "simulated": EngineSpec(kind="simulated", options={"oom_above_batch": 6}),
+}
+LONG_PROMPT = [1] * 8000
+ABSURD = {
+    # Even of the tiny model, their keys and values are 1.6 TB.
+    "transformers": [Request(place, LONG_PROMPT, OUTPUT_TOKENS) for place in range(100_000)],
+    "simulated": batch(7),
+}
+SIZES = Sizes(max_model_len=INPUT_TOKENS + OUTPUT_TOKENS, max_batch_size=8, batch_sizes=(1, 8))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("transformers", marks=pytest.mark.engine), "simulated"],
+)
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    settings = Settings(
+        model=ModelSpec(shape="tiny", weights="dummy"),
+        engine=ENGINE_SPECS[request.param],
+        workload=WorkloadSpec(
+            batching="static", input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS, batch_size=8
+        ),
+        meter="simulated",
+    )
+
+    def make() -> Engine:
+        return engine_class(settings.engine.kind)(settings, SIZES, (), clock_for(settings))
+
+    engine = make()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        resolved = engine.load()
+        yield Subject(
+            engine=engine,
+            resolved=resolved,
+            settings=settings,
+            make=make,
+            absurd=ABSURD[request.param],
+        )
+    engine.close()
+
+
+@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
+def test_an_engine_keeps_its_contract(subject: Subject, clause: Callable[[Subject], None]) -> None:
+    clause(subject)
+
+
+def test_every_engine_is_held_to_the_contract() -> None:
+    assert set(ENGINE_SPECS) == set(ABSURD) == set(ENGINES)

@@ -1,0 +1,80 @@
+"""What a study may ask for and no room takes up yet."""
+
+import pytest
+
+from sweeper.study import load, unavailable
+
+BASE = "model: {shape: tiny, weights: dummy}\nengine: {kind: simulated}\n"
+SIZES = "axes: {engine.tensor_parallel: [1, 2, 4], workload.batch_size: [1, 8]}\n"
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write_and_load(text: str):
+        (tmp_path / "s.yaml").write_text(BASE + text)
+        return load(tmp_path / "s.yaml")
+
+    return write_and_load
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("engine: {kind: vllm}", "engine.kind: vllm"),
+        ("engine: {kind: endpoint}", "engine.kind: endpoint"),
+        ("axes: {engine.kind: [simulated, vllm]}", "engine.kind: vllm"),
+        ("engine: {mode: online}", "engine.mode"),
+        ("engine: {speculative: {kind: ngram}}", "engine.speculative: ngram"),
+        ("engine: {quantization: fp8}", "engine.quantization"),
+        ("engine: {kv_cache_dtype: fp8}", "engine.kv_cache_dtype"),
+        ("engine: {chunked_prefill: true}", "engine.chunked_prefill"),
+        ("engine: {prefix_caching: true}", "engine.prefix_caching"),
+        ("engine: {attention: flash}", "engine.attention"),
+        ("engine: {max_batched_tokens: 10}", "engine.max_batched_tokens"),
+        ("engine: {pipeline_parallel: 2}", "engine.pipeline_parallel"),
+        ("axes: {engine.data_parallel: [1, 2]}", "engine.data_parallel: 2"),
+        ("gpu: {power_limit_w: 300}", "gpu.power_limit_w"),
+        ("gpu: {clock_mhz: 900}", "gpu.clock_mhz"),
+        ("workload: {kind: tasks, task: x}", "workload.kind: tasks"),
+        ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
+        ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
+        ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
+        ("meter: rapl", "meter: rapl"),
+        ("measure: {phases: true}", "measure.phases"),
+        ("measure: {finalists: {blocks: 2}}", "measure.finalists.blocks"),
+        ("search: {kind: random}", "search.kind"),
+        ("search: {budget: {launches: 3}}", "search.budget"),
+        ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
+        ("quality: {command: x, min: 1}", "quality.command"),
+        ("resources: {exclusive_node: true}", "resources.exclusive_node"),
+        ("engine: {kind: transformers}", "workload.batching: continuous"),
+        (
+            "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",
+            "engine.tensor_parallel: 2",
+        ),
+    ],
+)
+def test_what_has_no_room_yet_is_said(tmp_path, text, said):
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "s.yaml").write_text("extends: base.yaml\n" + text)
+    found = unavailable(load(tmp_path / "s.yaml"))
+    assert len(found) == 1
+    assert found[0].startswith(said)
+    assert "not available yet" in found[0]
+
+
+def test_what_is_excluded_is_not_asked_for(study):
+    text = """
+axes: {engine.kind: [simulated, transformers], workload.batching: [static, continuous]}
+"""
+    assert len(unavailable(study(text))) == 1
+    excluded = "exclude: [{engine.kind: transformers, workload.batching: continuous}]"
+    assert unavailable(study(text + excluded)) == []
+    # An entry that also needs a batch size leaves other batch sizes to be run.
+    partly = "exclude: [{engine.kind: transformers, workload.batch_size: '>4'}]"
+    sizes = text.replace("}\n", ", workload.batch_size: [1, 8]}\n")
+    assert len(unavailable(study(sizes + partly))) == 1
+
+
+def test_a_simulated_study_asks_for_nothing_that_is_not_there(study):
+    assert unavailable(study(SIZES + "quality: unchecked_ok\nmeter: nvml")) == []
