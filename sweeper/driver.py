@@ -169,9 +169,7 @@ def measure(
         PlaceError: the cluster can never hold one of them.
     """
     before = read(folder / FILE)
-    todo = plan(
-        study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session)
-    )
+    todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session))
     if refused := infeasible(todo.trials, session):
         raise PlaceError("\n".join(sorted(set(refused.values()))))
     progress = Progress(study, todo, before, say)

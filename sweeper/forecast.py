@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from sweeper.errors import StudyError
 from sweeper.gpu_data import Gpu, gpu
-from sweeper.plan import Cost, Plan, nominal_point_s, plan
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
+from sweeper.plan import Cost, Plan, nominal_point_s, plan
 from sweeper.roofline import impossible, load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial

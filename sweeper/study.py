@@ -93,9 +93,9 @@ def _written(axis: Axis) -> list[Any]:
 
 
 def _study_file(path: Path) -> Path:
-    if not path.is_dir():
+    if not _is(path, Path.is_dir):
         return path
-    if not (path / RESOLVED).is_file():
+    if not _is(path / RESOLVED, Path.is_file):
         raise StudyError(
             f"{path}: a folder without {RESOLVED}: give a YAML file or a study's folder"
         )
@@ -112,15 +112,23 @@ def _chain(file: Path) -> list[_Text]:
         if not isinstance(given, str) or "${" in given:
             raise StudyError(f"{place}: extends: wanted: the path of one study file, as a word")
         path = text.path.parent / given
-        if path.resolve() in seen:
-            raise StudyError(f"{place}: extends: {given} extends this file in turn")
-        if not path.is_file():
+        if not _is(path, Path.is_file):
             raise StudyError(
                 f"{place}: extends: {path} is not there; it is relative to {text.path}"
             )
+        if path.resolve() in seen:
+            raise StudyError(f"{place}: extends: {given} extends this file in turn")
         seen.add(path.resolve())
         chain.append(_read(path))
     return chain
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    """`what`, and false for a path that no file can have."""
+    try:
+        return what(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _read(path: Path) -> _Text:
@@ -256,10 +264,12 @@ def _resolve(keys: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
             return text
         try:
             found = OmegaConf.merge(config, {"resolved": text}).resolved
+            return (
+                OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+            )
         except (OmegaConfBaseException, RecursionError) as error:
             faults.add(where, f"{text} cannot be resolved: {str(error).partition(chr(10))[0]}")
             return INVALID
-        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
 
     found: dict[str, Any] = _mapped(keys, "", resolve)
     return found

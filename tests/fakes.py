@@ -157,7 +157,7 @@ class FakeMeter:
         if error := self.fails.get(self.readings):
             raise error
         t_s = self.clock.now()
-        return Reading(t_s, {device: self.power_w * t_s for device in self.devices})
+        return Reading(t_s, dict.fromkeys(self.devices, self.power_w * t_s))
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         return self._state
@@ -167,5 +167,3 @@ class FakeMeter:
 
     def close(self) -> None:
         self.closed += 1
-
-

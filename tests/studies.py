@@ -17,9 +17,7 @@ from sweeper.spec import (
     WorkloadSpec,
 )
 
-MEASURE = MeasureSpec(
-    warmup=WarmupSpec(min_batches=1, max_batches=2), min_window_s=5.0, repeats=2
-)
+MEASURE = MeasureSpec(warmup=WarmupSpec(min_batches=1, max_batches=2), min_window_s=5.0, repeats=2)
 
 
 def simulated(
@@ -34,9 +32,7 @@ def simulated(
         name="simulated",
         settings=Settings(
             model=ModelSpec(shape="tiny", weights="dummy"),
-            engine=EngineSpec(
-                kind="simulated", tensor_parallel=tensor_parallel, options=options
-            ),
+            engine=EngineSpec(kind="simulated", tensor_parallel=tensor_parallel, options=options),
             workload=WorkloadSpec(input_tokens=32, output_tokens=8, batching="static"),
             measure=measure,
             meter=meter,  # type: ignore[arg-type]

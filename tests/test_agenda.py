@@ -4,10 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import make_window
 
-from sweeper.spec import Point, Settings
+from sweeper.spec import Point, Settings, WarmupSpec
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.warmup import settled
-from sweeper.spec import WarmupSpec
 
 GOOD = make_window()
 LOST = make_window(energy_j=None, reason="gpu_lost: GPU-a")

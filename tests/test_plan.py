@@ -248,9 +248,11 @@ def test_a_long_configuration_is_cut_so_that_the_pool_is_filled():
             Axis(label="b", choices=tuple({"workload.batch_size": size} for size in range(1, 41))),
         )
     )
-    whole = plan(one, devices=1, cost=cost(10.0, 100.0))
-    # 4,010 s on one GPU: half of it holds 19 points and the load.
-    assert [len(launch.points) for launch in whole.launches] == [14, 13, 13]
+    alone = plan(one, devices=1, cost=cost(10.0, 100.0))
+    assert [len(launch.points) for launch in alone.launches] == [40]
+    # 4,010 s on two GPUs: half of 2,005 s holds the load and 9 points.
+    pair = plan(one, devices=2, cost=cost(10.0, 100.0))
+    assert [len(launch.points) for launch in pair.launches] == [8, 8, 8, 8, 8]
     spread = plan(one, devices=8, cost=cost(10.0, 100.0))
     assert len(spread.launches) > 8
     assert max(trial.expected_s for trial in spread.trials) <= 4010 / 8 / 2 + 100

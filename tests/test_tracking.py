@@ -1,74 +1,34 @@
-import base64
 import gzip
-import http.client
 import io
-import json
-import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.errors import PlaceError
 from sweeper.results.addresses import place_of
 from sweeper.results.attachments import pack_log
 from sweeper.results.entries import row_of
 from sweeper.results.journal import Journal
-from sweeper.results.power import pack_trace
-from sweeper.results.tracking import Tracking, check, connect_mlflow
-from tests.loopback import Quiet, free_port, web
-from tests.records import SIMULATED, make_record, make_window
-
-NAME = "a study/ü"
-PATIENCE_S = 120
-CONFIG = {
-    "engine.kind": "simulated",
-    "engine.tensor_parallel": 2,
-    "engine.graphs": True,
-    "engine.options": {"a b/c": {"x": 1.5}, "empty": {}},
-    "model.id": "",
-    "gpu.power_limit_w": None,
-    "workload.trace": "x" * 7000,
-    **{f"engine.env.V{number}": str(number) for number in range(150)},
-}
-TRACE = [(tick / 10, device, 100.0 + tick) for tick in range(80) for device in ("GPU-a", "GPU-b")]
-
-
-def record(name="p", attempt=0, **fields):
-    windows = (make_window(0, started_s=1.0, duration_s=2.0), make_window(1, started_s=4.0))
-    return make_record(
-        name,
-        **{
-            "stage": "full",
-            "attempt": attempt,
-            "trial_id": f"trial-{name}",
-            "config": CONFIG,
-            "chosen": {"engine.tensor_parallel": 2},
-            "windows": windows,
-            "energy": SIMULATED,
-            "started_at": "2026-01-02T03:04:05.678+00:00",
-            "ended_at": "2026-01-02T03:05:05.678+00:00",
-            "load_s": 1.25,
-            **fields,
-        },
-    )
-
-
-def journal_record(journal, item):
-    of = {"trial_id": item.trial_id, "attempt": item.attempt}
-    journal.append("record", item.to_json())
-    journal.attach(f"{item.trial_id}.power", pack_trace(TRACE), role="power_trace", of=of)
-    journal.attach(f"{item.trial_id}.log.gz", pack_log(b"engine\n"), role="engine_log", of=of)
+from sweeper.results.tracking import connect_mlflow
+from tests.tracked import (
+    NAME,
+    PATIENCE_S,
+    TRACE,
+    Store,
+    brought_up,
+    is_whole,
+    journal_record,
+    record,
+    track,
+    until,
+)
 
 
 @pytest.fixture(scope="session")
@@ -95,78 +55,7 @@ def journal(root):
         yield journal
 
 
-def track(journal, uri=None, **options):
-    root = journal.folder.parent.parent
-    return Tracking(uri, NAME, journal.folder, root, poll_s=0.05, first_retry_s=0.05, **options)
-
-
-def brought_up(journal, uri=None, **wishes):
-    with track(journal, uri) as tracking:
-        for wish, value in wishes.items():
-            getattr(tracking, wish)(value)
-        assert tracking.finish(PATIENCE_S) == 0, tracking.trouble
-    assert tracking.trouble is None
-    return Store(tracking._place.uri)
-
-
-class Store:
-    """What is in MLflow, asked as a user would."""
-
-    def __init__(self, uri):
-        from mlflow import MlflowClient
-
-        self.client = MlflowClient(uri)
-
-    def runs(self, query=""):
-        experiment = self.client.get_experiment_by_name(NAME)
-        return list(self.client.search_runs([experiment.experiment_id], query))
-
-    def parent(self):
-        (parent,) = self.runs("tags.sweeper.role = 'study'")
-        return parent
-
-    def children(self, query=""):
-        found = [run for run in self.runs(query) if run.data.tags["sweeper.role"] == "record"]
-        by_key = {run.data.tags["sweeper.key"]: run for run in found}
-        assert len(by_key) == len(found), "a record is there twice"
-        return by_key
-
-    def file(self, run, name):
-        with tempfile.TemporaryDirectory() as scratch:
-            path = self.client.download_artifacts(run.info.run_id, name, scratch)
-            return Path(path).read_bytes()
-
-    def files(self, run):
-        return {item.path for item in self.client.list_artifacts(run.info.run_id)}
-
-
-def until(condition, seconds=PATIENCE_S):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 # A study in SQLite
-
-
-def is_whole(store, items):
-    """Everything of these records is there, once."""
-    children = store.children()
-    parent = store.parent()
-    assert len(children) == len(items)
-    for tag, item in items.items():
-        run = children[tag]
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.tags["status"] == item.status
-        assert run.data.metrics == {**item.metrics, "load_s": item.load_s}
-        assert len(run.data.params) == 158
-        assert run.info.status == ("FAILED" if item.status == "failed" else "FINISHED")
-        assert store.files(run) == {"record.json", "power.parquet", "engine.log.gz"}
-        assert json.loads(store.file(run, "record.json")) == {
-            "kind": "record",
-            **json.loads(json.dumps(item.to_json())),
-        }
 
 
 def test_a_study_is_an_experiment_with_a_child_run_per_record(journal):
@@ -485,115 +374,3 @@ def test_any_key_becomes_one_that_mlflow_takes(key):
 
     (kept,) = row_of(replace(record(), config={key: 1}), "k").params
     _validate_param(kept, "1")
-
-
-# A tracking server
-
-
-SERVER_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, which nothing here needs
-}
-
-
-class Server:
-    """A real one, which can be killed and started again on the same port and database."""
-
-    def __init__(self, root, tables):
-        self.root = root
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        shutil.copy(tables, root / "server.db")
-        self.process = None
-
-    def start(self):
-        arguments = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        arguments += ["--backend-store-uri", f"sqlite:///{self.root / 'server.db'}"]
-        arguments += ["--artifacts-destination", str(self.root / "artifacts")]
-        with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *arguments],
-                stdout=log,
-                stderr=log,
-                cwd=self.root,
-                env={**os.environ, **SERVER_SETTINGS},
-                start_new_session=True,
-            )
-        until(self.answers)
-
-    def answers(self):
-        assert self.process.poll() is None, (self.root / "server.log").read_text()
-        try:
-            check(self.uri, self.root)
-        except PlaceError:
-            return False
-        return True
-
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, tables):
-    server = Server(tmp_path_factory.mktemp("server"), tables)
-    server.start()
-    yield server
-    server.kill()
-
-
-def test_a_tracking_server_gets_everything_also_when_it_dies_in_the_middle(server, journal):
-    items = {f"p{number}/0/full/0": record(f"p{number}") for number in range(6)}
-    figures = {"front.png": b"\x89PNG"}
-    with track(journal, server.uri) as tracking:
-        for item in list(items.values())[:3]:
-            journal_record(journal, item)
-        until(lambda: tracking._mirror.complete == 3)
-        server.kill()
-        for item in list(items.values())[3:]:
-            journal_record(journal, item)
-        until(lambda: tracking.trouble is not None)
-        tracking.figures(figures)
-        tracking.front([("p4", 0, "full")])
-        server.start()
-        assert tracking.finish(PATIENCE_S) == 0, tracking.trouble
-    store = Store(server.uri)
-    is_whole(store, items)
-    assert set(store.children("tags.front = 'true'")) == {"p4/0/full/0"}
-    parent = store.parent()
-    assert store.file(parent, "figures/front.png") == b"\x89PNG"
-    assert parent.info.status == "FINISHED"
-    assert not (journal.folder.parent.parent / "artifacts").exists()
-
-
-def test_credentials_in_the_address_open_a_guarded_server_and_stay_secret(server, journal, caplog):
-    expected = "Basic " + base64.b64encode(b"me:s3cr&t").decode()
-
-    class Guard(Quiet):
-        def pass_on(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.headers.get("Authorization") != expected:
-                self.say(401)
-                return
-            with_server = http.client.HTTPConnection("127.0.0.1", server.port)
-            with_server.request(self.command, self.path, body, dict(self.headers))
-            answer = with_server.getresponse()
-            kept = [item for item in answer.getheaders() if item[0].lower() == "content-type"]
-            self.say(answer.status, answer.read(), kept)
-            with_server.close()
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on  # noqa: N815
-
-    with web(Guard) as port:
-        with pytest.raises(PlaceError, match="asks who is there"):
-            check(f"http://me:wrong@127.0.0.1:{port}", journal.folder)
-        uri = f"http://me:s3cr%26t@127.0.0.1:{port}"
-        check(uri, journal.folder)
-        journal_record(journal, record("guarded"))
-        with track(journal, uri) as tracking:
-            assert tracking.finish(PATIENCE_S) == 0, tracking.trouble
-        assert tracking.public_uri == f"http://127.0.0.1:{port}"
-    assert "guarded/0/full/0" in Store(server.uri).children()
-    files = [path for path in journal.folder.rglob("*") if path.is_file()]
-    assert all(b"s3cr" not in path.read_bytes() for path in files)
-    assert "s3cr" not in caplog.text

@@ -311,6 +311,7 @@ def test_work_before_load_is_refused(make: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_decoding_generates_the_same_tokens(make: Callable[..., Any]) -> None:
     """Each batch size is compiled once for itself, and not again."""
     from sweeper.engines.transformers import compiled_graphs

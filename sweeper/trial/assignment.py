@@ -46,12 +46,8 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
     if settings.engine.kind == "simulated":
         settings = of_launch(settings, launch.seed, assignment.attempt)
     clock = clock_for(settings)
-    engine = engine_class(settings.engine.kind)(
-        settings, launch.sizes, assignment.devices, clock
-    )
-    meter = meter_class(meter_kind(settings, assignment.devices))(
-        assignment.devices, clock, engine
-    )
+    engine = engine_class(settings.engine.kind)(settings, launch.sizes, assignment.devices, clock)
+    meter = meter_class(meter_kind(settings, assignment.devices))(assignment.devices, clock, engine)
     context = Context(
         name=assignment.name,
         study=assignment.study,

@@ -81,6 +81,5 @@ def _report(channel: Channel, progress: Any, stop: threading.Event) -> None:
         channel.send("progress", {"steps": progress()})
 
 
-
 if __name__ == "__main__":
     sys.exit(main())

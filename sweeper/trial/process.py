@@ -164,9 +164,7 @@ class ProcessLaunch:
         silent_s = time.monotonic() - self._moved_s
         if silent_s < limit_s:
             return []
-        return self._end(
-            {"kind": "death", "reason": f"hang: no step for {silent_s:.0f} s, killed"}
-        )
+        return self._end({"kind": "death", "reason": f"hang: no step for {silent_s:.0f} s, killed"})
 
     @property
     def _loading(self) -> bool:

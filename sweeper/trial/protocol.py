@@ -17,7 +17,7 @@ from typing import Any
 
 from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.results.power import pack_trace
-from sweeper.spec import Launch, Point
+from sweeper.spec import Convention, Launch, Point
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
@@ -26,7 +26,10 @@ from sweeper.trial.steady import SteadyWindows
 from sweeper.trial.whole import WholeWindows
 from sweeper.workloads import workload_class
 
-CONVENTIONS = {"whole": WholeWindows, "steady": SteadyWindows}
+CONVENTIONS: Mapping[Convention, type[WholeWindows] | type[SteadyWindows]] = {
+    "whole": WholeWindows,
+    "steady": SteadyWindows,
+}
 
 
 def run_launch(launch: Launch, bench: Bench) -> None:

@@ -118,8 +118,6 @@ def _window_checks(windows: Sequence[Window]) -> list[Check]:
     ]
 
 
-
-
 def failed_record(
     study: str, trial: Trial, launch: Launch, point: Point, reason: str, place: Mapping[str, Any]
 ) -> Record:

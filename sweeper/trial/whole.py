@@ -42,9 +42,7 @@ class WholeWindows:
         opening, reason = self._bench.read()
         started_s = self._bench.clock.now()
         ended_s = started_s
-        while (
-            len(requests) < self._needed or ended_s - started_s < settings.measure.min_window_s
-        ):
+        while len(requests) < self._needed or ended_s - started_s < settings.measure.min_window_s:
             for event in self._unit(requests):
                 timeline.add(event)
             ended_s = self._bench.clock.now()
