@@ -49,8 +49,8 @@ def overview() -> str:
     if studies:
         lines.append("studies here:")
     for path in studies:
-        comments = [line for line in path.read_text(encoding="utf-8").splitlines()[:1]]
-        about = comments[0].lstrip("# ") if comments and comments[0].startswith("#") else ""
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        about = first.lstrip("# ") if first.startswith("#") else ""
         lines.append(f"  {path!s:<28} {about}")
     return "\n".join(lines)
 

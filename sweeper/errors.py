@@ -3,7 +3,7 @@
 SweeperError
 ├── StudyError            the study file or the command line is wrong            exit 2
 ├── PlaceError            a cluster, folder or tracking server cannot be used    exit 2
-├── JournalError          the journal is locked, damaged or of another study     exit 2
+├── JournalError          locked, damaged, or of another environment             exit 2
 ├── EngineError           an engine failed while it was asked to work            record: failed
 │   ├── Infeasible        out of memory, an impossible combination               record: infeasible
 │   └── WrongSetting      the engine did something else than was asked           record: wrong_setting

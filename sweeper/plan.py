@@ -88,7 +88,7 @@ def plan(
     points, excluded = expand(study)
     if not points:
         raise StudyError(f"exclude: leaves none of {excluded} combinations; loosen an entry")
-    trials = []
+    trials: list[Trial] = []
     asked = min_requests(study)
     groups = by_configuration(points)
     area = sum(_area(group, cost) for group in groups) * study.settings.measure.launches
@@ -97,8 +97,10 @@ def plan(
         sizes = sizes_of(group)
         for number in range(study.settings.measure.launches):
             left = [point for point in group if (point.id, number, "full") not in done]
-            for chunk in chunks(left, limit_s, cost):
-                trials.append(_trial(chunk, number, "full", sizes, asked, cost))
+            trials += [
+                _trial(chunk, number, "full", sizes, asked, cost)
+                for chunk in chunks(left, limit_s, cost)
+            ]
     return Plan(points=points, trials=largest_first(trials), excluded=excluded)
 
 

@@ -32,6 +32,7 @@ def answers_text(
     if len(shelved) > 1:
         study = replace(study, name=" + ".join(each.study.name for each in shelved))
     records = [record for each in shelved for record in each.records]
+    others = study.objectives if only_best else {}
     found = answers(
         records,
         study,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import JournalError
-from sweeper.results.attachments import belongs, file_name, pack_log
+from sweeper.results.attachments import LIMIT_BYTES, belongs, file_name, pack_log
+from sweeper.results.journal import Journal
 from sweeper.results.power import inside, pack_trace, trace_parquet, unpack_trace
 
 TRACE = [(tick / 10, device, 100.0 + tick) for tick in range(80) for device in ("GPU-a", "GPU-b")]
@@ -26,6 +27,30 @@ def test_any_name_becomes_a_file_name_of_its_own(names):
     for name in made:
         assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name)
         assert len(name) <= 130
+
+
+def test_attachments_have_a_limit_and_an_owner_that_exists(tmp_path):
+    with Journal.open(tmp_path, "name: x\n") as journal:
+        with pytest.raises(JournalError, match="has 8388609 bytes, the limit is 8388608"):
+            journal.attach("log", b"x" * (LIMIT_BYTES + 1))
+        with pytest.raises(JournalError, match=r"can be of trial_id, .* not colour"):
+            journal.attach("log", b"x", of={"colour": "red"})
+        assert journal.contents.attachments == ()
+        stored = journal.attach("../../etc/passwd", b"x" * LIMIT_BYTES)
+        journal.attach("../../etc/passwd", b"second")
+    assert [path.name for path in (tmp_path / "attachments").iterdir()] == [stored]
+    assert (tmp_path / "attachments" / stored).read_bytes() == b"second"
+
+
+def test_what_a_killed_driver_left_half_written_is_removed(tmp_path):
+    Journal.open(tmp_path, "name: x\n").close()
+    (tmp_path / "attachments").mkdir()
+    leftovers = [tmp_path / ".abc.tmp", tmp_path / "attachments" / ".def.tmp"]
+    kept = tmp_path / "attachments" / "log.tmp"
+    for path in (*leftovers, kept):
+        path.write_text("x")
+    Journal.open(tmp_path, "name: x\n").close()
+    assert [path.exists() for path in (*leftovers, kept)] == [False, False, True]
 
 
 def test_an_attachment_belongs_to_the_records_with_the_values_it_names():

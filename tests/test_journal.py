@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from sweeper.errors import JournalError, PlaceError
-from sweeper.results.attachments import LIMIT_BYTES
 from sweeper.results.contents import read
 from sweeper.results.journal import Journal
 from tests.records import make_record
@@ -244,58 +242,6 @@ def test_a_disk_that_is_full_from_the_start_is_told_and_held_by_nobody(size, fol
         assert journal.contents.torn_bytes == 0
 
 
-@contextmanager
-def nobody():
-    """Rights as anyone has them: for the superuser nothing is read-only."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_a_read_only_folder_is_named_and_nothing_is_left_in_it():
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        root.chmod(0o555)
-        said = r"cannot write .*studies.*make the folder writable"
-        with nobody(), pytest.raises(PlaceError, match=said):
-            Journal.open(root / "studies" / "x", STUDY)
-        assert list(root.iterdir()) == []
-        root.chmod(0o755)
-
-
-def test_a_journal_that_is_read_only_is_left_alone():
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        with Journal.open(root / "x", STUDY):
-            before = written(root / "x")
-        for path in (root / "x", root / "x" / "lock", root / "x" / "journal.jsonl", root):
-            path.chmod(0o555)
-        with nobody(), pytest.raises(PlaceError, match="make the folder writable"):
-            Journal.open(root / "x", "name: other\n")
-        assert written(root / "x") == before
-        for path in (root / "x", root):
-            path.chmod(0o755)
-
-
-def test_a_file_where_the_folder_should_be_is_named(tmp_path):
-    (tmp_path / "mlruns").write_text("")
-    with pytest.raises(PlaceError, match=r"move away what stands at .*mlruns"):
-        Journal.open(tmp_path / "mlruns" / "studies" / "x", STUDY)
-
-
-def test_a_folder_where_the_journal_should_be_is_named(folder):
-    (folder / "journal.jsonl").mkdir(parents=True)
-    with pytest.raises(PlaceError, match=r"move away what stands at .*journal.jsonl"):
-        Journal.open(folder, STUDY)
-    (folder / "journal.jsonl").rmdir()
-    Journal.open(folder, STUDY).close()
-
-
 # One driver
 
 HOLDER = """
@@ -411,33 +357,6 @@ def test_killed_at_any_moment_nothing_that_was_acknowledged_is_lost(folder):
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > acknowledged
         assert written(folder).endswith(b"\n")
-
-
-# Attachments
-
-
-def test_attachments_have_a_limit_and_an_owner_that_exists(folder):
-    with Journal.open(folder, STUDY) as journal:
-        with pytest.raises(JournalError, match="has 8388609 bytes, the limit is 8388608"):
-            journal.attach("log", b"x" * (LIMIT_BYTES + 1))
-        with pytest.raises(JournalError, match=r"can be of trial_id, .* not colour"):
-            journal.attach("log", b"x", of={"colour": "red"})
-        assert journal.contents.attachments == ()
-        stored = journal.attach("../../etc/passwd", b"x" * LIMIT_BYTES)
-        journal.attach("../../etc/passwd", b"second")
-    assert [path.name for path in (folder / "attachments").iterdir()] == [stored]
-    assert (folder / "attachments" / stored).read_bytes() == b"second"
-
-
-def test_what_a_killed_driver_left_half_written_is_removed(folder):
-    Journal.open(folder, STUDY).close()
-    (folder / "attachments").mkdir()
-    leftovers = [folder / ".abc.tmp", folder / "attachments" / ".def.tmp"]
-    kept = folder / "attachments" / "log.tmp"
-    for path in (*leftovers, kept):
-        path.write_text("x")
-    Journal.open(folder, STUDY).close()
-    assert [path.exists() for path in (*leftovers, kept)] == [False, False, True]
 
 
 # Secrets

@@ -57,9 +57,9 @@ def marked(token_of: str) -> list[int]:
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if f"{VARIABLE}=".encode() in environment and token_of.encode() in environment:
-            if state not in "ZX":
-                found.append(int(entry.name))
+        carries = f"{VARIABLE}=".encode() in environment and token_of.encode() in environment
+        if carries and state not in "ZX":
+            found.append(int(entry.name))
     return found
 
 

@@ -68,7 +68,7 @@ def launched(*points: Point, clock=None, meter=None, min_requests=1, **engine):
 
 
 def test_whole_windows_by_hand():
-    engine, meter, events, records, failure = launched(point("a", 4))
+    engine, meter, _, records, failure = launched(point("a", 4))
     assert failure is None
     record = records["a"]
     assert (record.status, record.reason, record.launch, record.attempt) == ("ok", None, 4, 1)

@@ -13,6 +13,7 @@ from sweeper.results.record import Record
 from sweeper.spec import Study, Trial
 
 Say = Callable[[str], None]
+SHOWN = ("energy_per_output_token_j", "latency_mean_s", "output_tokens_per_s")
 
 
 class Progress:
@@ -81,9 +82,8 @@ def _choice(record: Any) -> str:
 def _numbers(record: Record) -> str:
     if record.status in ("infeasible", "failed", "wrong_setting"):
         return f"{record.status}: {record.reason}"
-    shown = []
-    for metric in ("energy_per_output_token_j", "latency_mean_s", "output_tokens_per_s"):
-        if metric in record.metrics:
-            shown.append(quantity(record.metrics[metric], metric))
+    shown = [
+        quantity(record.metrics[metric], metric) for metric in SHOWN if metric in record.metrics
+    ]
     label = "" if record.energy is None or record.energy.measured else " (energy is an estimate)"
     return f"{record.status} {', '.join(shown)}{label}"

@@ -41,13 +41,15 @@ class Assignment:
 
 def bench_for(assignment: Assignment, emit: Emit) -> Bench:
     """The engine, meter and clock that an assignment asks for, none of them started."""
-    launch = assignment.launch
+    launch, devices = assignment.launch, assignment.devices
     settings = assignment.settings
     if settings.engine.kind == "simulated":
         settings = of_launch(settings, launch.seed, assignment.attempt)
+        # On a machine without GPUs a simulation has pretend ones.
+        devices = devices or tuple(f"pretend-gpu-{n}" for n in range(settings.engine.gpus))
     clock = clock_for(settings)
-    engine = engine_class(settings.engine.kind)(settings, launch.sizes, assignment.devices, clock)
-    meter = meter_class(meter_kind(settings, assignment.devices))(assignment.devices, clock, engine)
+    engine = engine_class(settings.engine.kind)(settings, launch.sizes, devices, clock)
+    meter = meter_class(meter_kind(settings, devices))(devices, clock, engine)
     context = Context(
         name=assignment.name,
         study=assignment.study,
@@ -59,7 +61,7 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         engine=engine,
         meter=meter,
         clock=clock,
-        devices=assignment.devices,
+        devices=devices,
         context=context,
         emit=emit,
     )
