@@ -6,7 +6,7 @@ SweeperError
 ├── JournalError          locked, damaged, or of another environment             exit 2
 ├── EngineError           an engine failed while it was asked to work            record: failed
 │   ├── Infeasible        out of memory, an impossible combination               record: infeasible
-│   └── WrongSetting      the engine did something else than was asked           record: wrong_setting
+│   └── WrongSetting      it did something else than was asked                   record: wrong_setting
 └── MeterError            a meter cannot be opened or read: a reason code        no energy
 """
 

@@ -36,9 +36,7 @@ def answers_text(
     found = answers(
         records,
         study,
-        objectives=minimizing(minimize, study.objectives if only_best else {})
-        if minimize
-        else None,
+        objectives=minimizing(minimize, others) if minimize else None,
         where=parse_where(where),
     )
     unmet = any(answer.best is None for answer in found)
