@@ -1,13 +1,13 @@
 """The error tree.
 
 SweeperError
-├── StudyError            the study file or the command line is wrong            exit 2
-├── PlaceError            a cluster, folder or tracking server cannot be used    exit 2
-├── JournalError          locked, damaged, or of another environment             exit 2
-├── EngineError           an engine failed while it was asked to work            record: failed
-│   ├── Infeasible        out of memory, an impossible combination               record: infeasible
-│   └── WrongSetting      it did something else than was asked                   record: wrong_setting
-└── MeterError            a meter cannot be opened or read: a reason code        no energy
+├── StudyError        the study file or the command line is wrong          exit 2
+├── PlaceError        a cluster, folder or tracking server cannot be used  exit 2
+├── JournalError      locked, damaged, or of another environment           exit 2
+├── EngineError       an engine failed while it was asked to work          record: failed
+│   ├── Infeasible    out of memory, an impossible combination             record: infeasible
+│   └── WrongSetting  it did something else than was asked                 record: wrong_setting
+└── MeterError        a meter cannot be opened or read: a reason code      no energy
 """
 
 from collections.abc import Iterable

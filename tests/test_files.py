@@ -28,7 +28,7 @@ def test_a_file_is_the_old_or_the_new_one_and_leaves_nothing_beside_it(tmp_path)
         assert path.read_bytes() == data
     assert list(path.parent.iterdir()) == [path]
     (tmp_path / "folder" / "full").mkdir(parents=True)
-    with pytest.raises(PlaceError, match="cannot write .*folder"):
+    with pytest.raises(PlaceError, match=r"cannot write .*folder"):
         write_whole(tmp_path / "folder", b"x")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a", "folder"]
 
