@@ -35,6 +35,9 @@ from sweeper.trial.environment import changes, fingerprint
 TRACKING_PATIENCE_S = 120.0
 """How long the end of a study waits for MLflow to have everything."""
 
+FAREWELL_S = 5.0
+"""The same after an interruption, when somebody waits for the prompt."""
+
 Changed = Literal["stop", "remeasure", "mix"]
 """What to do when the environment is not the one that the journal's records were measured in."""
 Retry = Literal["failed", "energy_invalid"]
@@ -190,7 +193,7 @@ def publish(
         tracking.figures({"front.png": picture})
     tracking.front(front_keys(records, found))
     if stop.is_set():
-        return tracking.finish(0.0, "KILLED")
+        return tracking.finish(FAREWELL_S, "KILLED")
     return tracking.finish(TRACKING_PATIENCE_S)
 
 

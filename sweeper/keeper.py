@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.cluster.progress import Progress
+from sweeper.results.attachments import OF
 from sweeper.results.journal import Journal
 from sweeper.results.record import Record
 from sweeper.spec import Study, Trial
@@ -35,6 +36,7 @@ class Keeper:
             return
         if kind == "attachment":
             data = base64.b64decode(fields["data"])
+            of |= {name: fields[name] for name in OF if name in fields}
             self._journal.attach(fields["name"], data, role=fields["role"], of=of)
         elif kind in JOURNALLED:
             self._journal.append(kind, {**of, **fields})

@@ -10,7 +10,7 @@ from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Meter, Reading
 from sweeper.results.attachments import Role
-from sweeper.spec import Point
+from sweeper.spec import Launch, Point
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 """`emit(kind, fields)` returns when the event is safe with whoever keeps it."""
@@ -46,9 +46,10 @@ class Bench:
         """Tell what begins now, and on which point."""
         self.emit("phase", {"phase": name, "point": point.id if point else None})
 
-    def attach(self, name: str, role: Role, packed: bytes) -> None:
+    def attach(self, launch: Launch, suffix: str, role: Role, packed: bytes) -> None:
         """Hand on a compressed file of this launch."""
-        self.emit("attachment", attachment(name, role, packed))
+        name = f"{self.context.name}.{suffix}"
+        self.emit("attachment", attachment(name, launch, role, packed))
 
     def read(self) -> tuple[Reading | None, str | None]:
         """A reading, or `None` and the reason code with its detail."""
@@ -58,9 +59,16 @@ class Bench:
             return None, str(error)
 
 
-def attachment(name: str, role: Role, packed: bytes) -> dict[str, Any]:
-    """The fields of an event that carries a compressed file, as plain data."""
-    return {"name": name, "role": role, "data": base64.b64encode(packed).decode()}
+def attachment(name: str, launch: Launch, role: Role, packed: bytes) -> dict[str, Any]:
+    """The fields of an event that carries a compressed file of a launch, as plain data."""
+    return {
+        "name": name,
+        "role": role,
+        "data": base64.b64encode(packed).decode(),
+        "configuration": launch.points[0].configuration,
+        "launch": launch.number,
+        "stage": launch.stage,
+    }
 
 
 def utc_now() -> str:

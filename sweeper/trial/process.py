@@ -187,7 +187,8 @@ class ProcessLaunch:
                 "point": self._phase["point"],
                 "log_tail": self._log_tail(),
             }
-        log = attachment(f"{self._log.name}.gz", "engine_log", pack_log(self._log.read_bytes()))
+        packed = pack_log(self._log.read_bytes())
+        log = attachment(f"{self._log.name}.gz", self._assignment.launch, "engine_log", packed)
         return [{"kind": "attachment", **log}, event]
 
     def _log_tail(self) -> str:

@@ -57,7 +57,7 @@ def run_launch(launch: Launch, bench: Bench) -> None:
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
-            bench.attach(f"{bench.context.name}.power.csv.gz", "power_trace", pack_trace(trace))
+            bench.attach(launch, "power.csv.gz", "power_trace", pack_trace(trace))
 
 
 def load(bench: Bench, recorder: Recorder) -> None:
