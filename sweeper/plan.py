@@ -19,7 +19,7 @@ from typing import Any
 from sweeper.errors import StudyError
 from sweeper.results.metrics import MIN_TAIL
 from sweeper.results.record import Key
-from sweeper.schema import flat, tree, with_values
+from sweeper.schema import lookup, tree, with_values
 from sweeper.spec import Axis, Launch, Point, Settings, Sizes, Stage, Study, Trial, Values
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -124,8 +124,7 @@ def expand(study: Study) -> tuple[tuple[Point, ...], int]:
 
 def holds(entry: Values, settings: Settings) -> bool:
     """Whether settings meet every clause of an exclusion: `{key: value}` or `{key: '>256'}`."""
-    values = flat(settings)
-    return all(_clause(wanted, values[key]) for key, wanted in entry.items())
+    return all(_clause(wanted, lookup(settings, key)) for key, wanted in entry.items())
 
 
 def by_configuration(points: Iterable[Point]) -> tuple[tuple[Point, ...], ...]:

@@ -120,6 +120,35 @@ def test_a_steady_window_counts_what_happened_after_its_start_up_to_its_end():
     assert found.samples == {"itl_s": [(1.0, 2)]}
 
 
+def test_the_pause_between_two_batches_is_nobodys_token_gap():
+    second = [
+        Event("admitted", 14.0, 3),
+        Event("first_token", 15.0, 3),
+        Event("tokens", 15.5, tokens=1, running=1),
+        Event("finished", 15.5, 3),
+    ]
+    first = [
+        Event("admitted", 10.0, 1),
+        Event("first_token", 11.0, 1),
+        Event("tokens", 11.25, tokens=1, running=1),
+        Event("finished", 11.25, 1),
+    ]
+    timeline = timeline_of(*first, *second)
+    assert [gap for _, _, gap in timeline.steps] == [0.25, 0.5]
+
+
+def test_a_prefill_among_running_requests_is_part_of_their_token_gap():
+    timeline = timeline_of(
+        Event("admitted", 10.0, 1),
+        Event("first_token", 11.0, 1),
+        Event("tokens", 11.25, tokens=1, running=1),
+        Event("admitted", 11.25, 2),
+        Event("first_token", 12.0, 2),
+        Event("tokens", 12.25, tokens=2, running=2),
+    )
+    assert [gap for _, _, gap in timeline.steps] == [0.25, 1.0]
+
+
 def test_a_failed_reading_keeps_the_performance():
     edges = Edges(
         started_s=10.0, ended_s=14.0, opening=None, closing=None, reason="gpu_lost: GPU-a"

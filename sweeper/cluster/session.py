@@ -6,7 +6,7 @@ processes with the driver; where a cluster is joined, nothing of it is ours.
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +20,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import sweeper
 from sweeper.cluster.pool import Node, Room
 from sweeper.cluster.probe import differences, look
+from sweeper.engines.access import faults
 from sweeper.errors import PlaceError
-from sweeper.spec import ClusterSpec, ResourcesSpec
+from sweeper.spec import ClusterSpec, ResourcesSpec, Settings
 from sweeper.trial.guardian import Guardian
 
 PROBE_LIMIT_S = 120.0
+PREFLIGHT_LIMIT_S = 600.0
+"""Engines are imported, from slow disks too, and a hub is asked for every model."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Reports are small; Ray's default would take a third of the machine's memory."""
 
@@ -113,7 +116,9 @@ class Session:
             PlaceError: a node does not answer, or the nodes differ in their versions.
         """
         if self._seen is None:
-            self._seen = self._ask()
+            told = self._ask(look, {node: () for node in self.nodes}, PROBE_LIMIT_S)
+            seen = [{"node_id": node.id, **answer} for node, answer in told]
+            self._seen = sorted(seen, key=lambda node: (node["host"], node["node_id"]))
             if unequal := differences(self._seen):
                 raise PlaceError("the nodes of the cluster differ: " + "; ".join(unequal))
         return self._seen
@@ -126,6 +131,26 @@ class Session:
             "drivers": sorted({node["driver"] for node in seen if node["driver"]}),
             "gpu_models": sorted({name for node in seen for name in node["gpus"]}),
         }
+
+    def preflight(self, asked: Sequence[Settings]) -> list[str]:
+        """Why nodes cannot launch such settings: every reason once, with the hosts it is true of.
+
+        Each node is asked for what is narrow enough for it, before any of its GPUs is held.
+
+        Raises:
+            PlaceError: a node does not answer.
+        """
+        fitting = {
+            node: ([each for each in asked if each.engine.gpus <= len(node.devices)],)
+            for node in self.nodes
+        }
+        hosts: dict[str, list[str]] = {}
+        for node, said in self._ask(faults, fitting, PREFLIGHT_LIMIT_S):
+            for reason in said:
+                hosts.setdefault(reason, []).append(node.host)
+        if len(self.nodes) == 1:
+            return list(hosts)
+        return [f"{reason} (on {', '.join(sorted(on))})" for reason, on in hosts.items()]
 
     def close(self) -> None:
         """Leave the cluster; where it was started here, nothing of it is left."""
@@ -145,25 +170,31 @@ class Session:
     ) -> None:
         self.close()
 
-    def _ask(self) -> list[dict[str, Any]]:
-        remote = ray.remote(num_cpus=0, max_retries=0)(look)
+    def _ask(
+        self,
+        question: Callable[..., Any],
+        arguments: Mapping[Node, tuple[Any, ...]],
+        limit_s: float,
+    ) -> list[tuple[Node, Any]]:
+        """What `question` returns on each node; its worker ends, with all that it imported."""
+        remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(question)
         asked = {}
-        for node in self.nodes:
+        for node, given in arguments.items():
             strategy = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
-            asked[remote.options(scheduling_strategy=strategy).remote()] = node
-        done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_LIMIT_S)
+            asked[remote.options(scheduling_strategy=strategy).remote(*given)] = node
+        done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=limit_s)
         if silent:
             hosts = ", ".join(asked[answer].host for answer in silent)
-            raise PlaceError(f"no answer within {PROBE_LIMIT_S:.0f} s from {hosts}")
-        seen = []
+            raise PlaceError(f"no answer within {limit_s:.0f} s from {hosts}")
+        told = []
         for answer in done:
             node = asked[answer]
             try:
-                seen.append({"node_id": node.id, **ray.get(answer)})
+                told.append((node, ray.get(answer)))
             except Exception as error:
                 said = str(error).strip().splitlines()[-1]
                 raise PlaceError(f"{node.host}: cannot be asked what it is: {said}") from error
-        return sorted(seen, key=lambda node: (node["host"], node["node_id"]))
+        return sorted(told, key=lambda pair: (pair[0].host, pair[0].id))
 
 
 def _address(asked: str) -> str | None:

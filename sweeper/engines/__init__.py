@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sweeper.errors import PlaceError
 from sweeper.spec import EngineKind, Settings, Sizes
 
 ENGINES: dict[EngineKind, str] = {
@@ -17,6 +18,8 @@ ENGINES: dict[EngineKind, str] = {
     "simulated": "sweeper.engines.simulated:SimulatedEngine",
 }
 """Import paths of the engines that exist."""
+EXTRAS: dict[EngineKind, str] = {"transformers": "sweeper[transformers]"}
+"""What to install for those whose libraries the base install leaves out."""
 
 EventKind = Literal["admitted", "first_token", "tokens", "finished", "failed"]
 
@@ -77,6 +80,14 @@ class Engine(Protocol):
         """Whether it lives in a child process of its own, as every real engine does."""
         ...
 
+    @classmethod
+    def preflight(cls, settings: Settings) -> str | None:
+        """Why this node cannot launch such settings, and what to do; asked before a GPU is held.
+
+        `None` if nothing speaks against it.
+        """
+        ...
+
     def __init__(
         self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock
     ) -> None:
@@ -129,7 +140,18 @@ class Engine(Protocol):
 
 
 def engine_class(kind: EngineKind) -> type[Engine]:
-    """The class of an engine; importing it may import its library."""
+    """The class of an engine; importing it may import its library.
+
+    Raises:
+        PlaceError: that library is not installed here, or does not load.
+    """
     module, _, name = ENGINES[kind].partition(":")
-    found: type[Engine] = getattr(importlib.import_module(module), name)
+    try:
+        found: type[Engine] = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        if kind not in EXTRAS:
+            raise
+        raise PlaceError(
+            f"engine.kind: {kind} cannot be used here ({error}): pip install '{EXTRAS[kind]}'"
+        ) from error
     return found

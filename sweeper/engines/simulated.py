@@ -20,7 +20,7 @@ from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_options import Fail, FailAt, SimulatedOptions, read_options
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
-from sweeper.errors import EngineError, Infeasible
+from sweeper.errors import EngineError, Infeasible, StudyError
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.roofline import BATCHED_TOKENS, impossible, memory
 from sweeper.shapes import Shape, shape_of_model
@@ -74,6 +74,16 @@ class SimulatedEngine:
     @classmethod
     def isolated(cls, settings: Settings) -> bool:
         return read_options(settings).isolated
+
+    @classmethod
+    def preflight(cls, settings: Settings) -> str | None:
+        """Whether the options make sense and the shape is known."""
+        try:
+            read_options(settings)
+            shape_of_model(settings.model)
+        except StudyError as error:
+            return str(error)
+        return None
 
     def __init__(
         self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock

@@ -10,6 +10,7 @@ import transformers
 from transformers import CompileConfig, GenerationConfig
 
 from sweeper.engines import Clock, Event, Request, host_memory, weights
+from sweeper.engines.access import hub_environment, model_fault
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
@@ -60,6 +61,11 @@ class TransformersEngine:
     def isolated(cls, settings: Settings) -> bool:
         """A real engine lives in a process of its own."""
         return True
+
+    @classmethod
+    def preflight(cls, settings: Settings) -> str | None:
+        """Whether the model can be had: a folder, the hub's cache, or the hub with its gate."""
+        return model_fault(settings.model, hub_environment(settings))
 
     def load(self) -> Mapping[str, Any]:
         """Build the model on its device.

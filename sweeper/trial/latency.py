@@ -33,6 +33,7 @@ class Timeline:
     requests: dict[int, RequestTimes] = field(default_factory=dict)
     steps: list[tuple[float, int, float]] = field(default_factory=list)
     _last_token_s: float | None = None
+    _running: int = 0
 
     def add(self, event: Event) -> None:
         """Take one event, in the order of time."""
@@ -49,9 +50,13 @@ class Timeline:
         times = self.requests[event.request]
         if event.kind == "first_token":
             times.first_token_s = event.t_s
-            if self._last_token_s is None:
+            if not self._running:
+                # Nobody waited since the last token: a batch before this one had ended.
                 self._last_token_s = event.t_s
-        elif event.kind == "finished":
+            self._running += 1
+            return
+        self._running -= times.first_token_s is not None
+        if event.kind == "finished":
             times.finished_s = event.t_s
         else:
             times.failed = event.detail or "failed"

@@ -135,6 +135,9 @@ class ProcessLaunch:
             "CUDA_VISIBLE_DEVICES": ",".join(self._assignment.devices),
             **self._assignment.settings.engine.env,
         }
+        if not self._assignment.devices:
+            # Threads that spin while they wait take the processor from those they wait for.
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # With it, every engine process would compile its imports anew.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return self._guardian.environment(environment)

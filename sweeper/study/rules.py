@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sweeper import shapes
-from sweeper.axes import moved
 from sweeper.engines.simulated_options import read_options
 from sweeper.errors import StudyError
-from sweeper.kinds import KINDS, check_kind
 from sweeper.plan import holds
 from sweeper.schema import Faults, lookup, overlap, with_values
 from sweeper.spec import Axis, Settings, Study
+from sweeper.study.axes import moved
+from sweeper.study.kinds import KINDS, check_kind
 
 MOST_COMBINATIONS = 100_000
 """More are a slip of the pen: at a minute each, two months of one launch."""

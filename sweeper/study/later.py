@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeper.engines import ENGINES
-from sweeper.kinds import kind_of
 from sweeper.meters import METERS
-from sweeper.rules import looks
 from sweeper.schema import leaves, lookup, show
 from sweeper.spec import Settings, Study
+from sweeper.study.kinds import kind_of
+from sweeper.study.rules import looks
 from sweeper.workloads import WORKLOADS
 
 UNTOUCHED = (

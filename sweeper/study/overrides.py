@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from sweeper.axes import is_traffic
 from sweeper.schema import leaf_of, leaves, tree
 from sweeper.spec import Settings, Study
+from sweeper.study.axes import is_traffic
 
 OPEN = ("axes", "conditions", "baseline", "objectives", "limits")
 """Mappings of a study with keys of the study's own."""

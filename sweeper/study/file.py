@@ -16,16 +16,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeper import overrides as laying
-from sweeper.assemble import assemble
-from sweeper.axes import moved
 from sweeper.errors import StudyError
-from sweeper.later import unavailable
 from sweeper.schema import INVALID, Faults, leaf_of, overlap, tree, unknown
-from sweeper.source import Source, Sources
 from sweeper.spec import Axis, Study
-
-__all__ = ["dump", "load", "unavailable"]
+from sweeper.study import overrides as laying
+from sweeper.study.assemble import assemble
+from sweeper.study.axes import moved
+from sweeper.study.source import Source, Sources
 
 RESOLVED = "study.yaml"
 """The file in a study's folder that holds it as resolved."""

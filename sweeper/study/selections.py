@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.axes import moved
 from sweeper.plan import COMPARISONS
 from sweeper.schema import INVALID, Faults, leaf_of, leaves, show, unknown, value
 from sweeper.spec import Settings, Study, Values
+from sweeper.study.axes import moved
 
 
 def read_values(given: Any, where: str, faults: Faults) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
-from sweeper.axes import Kind, is_traffic, read_axes, refuse_overlaps, refused
 from sweeper.results.metrics import METRICS
-from sweeper.rules import check
 from sweeper.schema import INVALID, Faults, leaf_of, leaves, read, show, unknown, value
-from sweeper.selections import read_baseline, read_exclude, read_values
 from sweeper.spec import Direction, ExpectSpec, Settings, Study
+from sweeper.study.axes import Kind, is_traffic, read_axes, refuse_overlaps, refused
+from sweeper.study.rules import check
+from sweeper.study.selections import read_baseline, read_exclude, read_values
 
 LONGEST_NAME = 100
 REHEARSAL = ".rehearsal"
