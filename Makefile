@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE  # with it, every Ray worker and engine takes t
 
 BIN := .venv/bin
 STAMP := .venv/.setup-done
-PURE := not (slow or ray or engine or nvml or browser)
+PURE := not (slow or ray or engine or mlflow or nvml or process or browser)
 PIN_TORCH = $$(grep '^torch==' environments/cpu.txt)
 
 .PHONY: help setup quickstart check test test-slow mutants lock clean

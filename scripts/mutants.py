@@ -33,6 +33,7 @@ TESTS = {
     "sweeper/results/record.py": "tests/test_record.py",
     "sweeper/answers/front.py": "tests/test_front.py",
     "sweeper/results/journal.py": "tests/test_journal.py",
+    "sweeper/results/contents.py": "tests/test_contents.py",
 }
 WORKERS = 2
 

@@ -1,22 +1,26 @@
 """The commands: `python -m sweeper STUDY.yaml` runs a study, the others read what it left."""
 
 import argparse
+import difflib
 import json
 import os
+import re
 import shlex
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from sweeper.errors import SweeperError
+from sweeper.errors import StudyError, SweeperError
 
 if TYPE_CHECKING:
     from sweeper.spec import Study
 
 ROOT = Path("mlruns")
+WIDTH = 90
 EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 """Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
 
@@ -24,7 +28,7 @@ EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words:
+    if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return EXIT_OK
     command = COMMANDS.get(words[0])
@@ -48,11 +52,40 @@ def overview() -> str:
     studies = sorted(Path("conf").glob("*.yaml"))
     if studies:
         lines.append("studies here:")
+    width = max((len(str(path)) for path in studies), default=0)
     for path in studies:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        about = first.lstrip("# ") if first.startswith("#") else ""
-        lines.append(f"  {path!s:<28} {about}")
+        lead = f"  {path!s:<{width}}  "
+        if len(lead) > WIDTH // 2:
+            lines.append(lead.rstrip())
+            lead = " " * 6
+        lines.append(lead + _cut(_about(path), WIDTH - len(lead)))
     return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    """As many whole sentences as there is room for, or the beginning of the first."""
+    first, *more = re.split(r"(?<=[.?!]) ", text)
+    shown = textwrap.shorten(first, width, placeholder=" ...")
+    for sentence in more:
+        if len(shown) + 1 + len(sentence) > width:
+            break
+        shown += f" {sentence}"
+    return shown
+
+
+def _about(path: Path) -> str:
+    """The sentences that a study file begins with."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return "(cannot be read)"
+    found = []
+    for line in lines:
+        text = line.removeprefix("#").strip()
+        if not line.startswith("#") or not text:
+            break
+        found.append(text)
+    return " ".join(found)
 
 
 USAGE = """\
@@ -71,19 +104,34 @@ STUDY is the YAML file or its folder, mlruns/studies/NAME/
 
 def run(words: Sequence[str]) -> int:
     """`python -m sweeper STUDY.yaml [key=value ...]`."""
-    parser = _parser("STUDY.yaml [key=value ...]")
-    parser.add_argument("study")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--dry-run", nargs="?", const="", metavar="2x8:H200", dest="pool")
+    parser = _parser("STUDY.yaml [key=value ...] [options]")
+    parser.add_argument("study", metavar="STUDY.yaml", help="the study, or its folder")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a key of the study, set otherwise"
+    )
+    parser.add_argument(
+        "--dry-run",
+        nargs="?",
+        const="",
+        metavar="2x8:H200",
+        dest="pool",
+        help="say what it will come to, on such a pool, and do nothing",
+    )
     changed = parser.add_mutually_exclusive_group()
-    changed.add_argument("--remeasure", action="store_const", const="remeasure", dest="changed")
-    changed.add_argument("--mix", action="store_const", const="mix", dest="changed")
-    parser.add_argument("--retry", choices=("failed", "energy_invalid"))
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_intermixed_args(words)
-    if asked.pool and "=" in asked.pool:
-        # `--dry-run key=value`: the word is an override, there is no pool.
-        asked.overrides, asked.pool = [*asked.overrides, asked.pool], ""
+    for name, way in (("remeasure", "measure everything again"), ("mix", "go on regardless")):
+        changed.add_argument(
+            f"--{name}",
+            action="store_const",
+            const=name,
+            dest="changed",
+            help=f"when the environment changed since the study began, {way}",
+        )
+    parser.add_argument(
+        "--retry", choices=("failed", "energy_invalid"), help="measure those points again"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_intermixed_args(_without_pool(words))
+    _refuse_no_study(asked.study)
     from sweeper.study import load
 
     study = load(Path(asked.study), asked.overrides)
@@ -93,6 +141,27 @@ def run(words: Sequence[str]) -> int:
         print(dry_run(study, asked.pool, as_json=asked.json))
         return EXIT_OK
     return _drive(study, asked, words)
+
+
+def _without_pool(words: Sequence[str]) -> list[str]:
+    """The words, `--dry-run` before a study or an override marked as one without a pool."""
+    following = [*words[1:], ""]
+    return [
+        "--dry-run=" if word == "--dry-run" and ("=" in then or _is_study(then)) else word
+        for word, then in zip(words, following, strict=True)
+    ]
+
+
+def _is_study(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) or os.sep in word or os.path.lexists(word)
+
+
+def _refuse_no_study(word: str) -> None:
+    """A word that is no path is meant as a command."""
+    if not _is_study(word):
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"the commands: {', '.join(COMMANDS)}"
+        raise StudyError(f"{word}: neither a study file nor a command; {meant}")
 
 
 def front(words: Sequence[str]) -> int:
@@ -108,8 +177,8 @@ def best(words: Sequence[str]) -> int:
 def show(words: Sequence[str]) -> int:
     """`python -m sweeper show STUDY ID`: one point's receipt."""
     parser = _parser("show STUDY ID")
-    parser.add_argument("study")
-    parser.add_argument("id")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    parser.add_argument("id", metavar="ID", help="a point's id, or how it begins")
     asked = parser.parse_args(words)
     from sweeper.answers.receipt import receipt
     from sweeper.shelf import open_study
@@ -142,11 +211,29 @@ def _drive(study: "Study", asked: argparse.Namespace, words: Sequence[str]) -> i
 
 
 def _read_answers(words: Sequence[str], command: str) -> int:
-    parser = _parser(f"{command} STUDY")
-    parser.add_argument("studies", nargs="+" if command == "front" else 1, metavar="STUDY")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--minimize", action="append", default=[], metavar="METRIC")
-    parser.add_argument("--where", action="append", default=[], metavar="'METRIC<=X'")
+    many = command == "front"
+    parser = _parser(f"{command} STUDY{'...' * many} [options]")
+    parser.add_argument(
+        "studies",
+        nargs="+" if many else 1,
+        metavar="STUDY",
+        help="a YAML file, or a study's folder",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--minimize",
+        action="append",
+        default=[],
+        metavar="METRIC",
+        help="in place of the study's objectives" if many else "before the study's objectives",
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="'METRIC<=X'",
+        help="a further limit, in SI units",
+    )
     asked = parser.parse_args(words)
     from sweeper.shelf import open_study
     from sweeper.terminal import answers_text
@@ -162,10 +249,15 @@ def _read_answers(words: Sequence[str], command: str) -> int:
     return EXIT_NOTHING_MEETS if unmet and command == "best" else EXIT_OK
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as everything else is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StudyError(f"{message}\nusage: {self.usage}\nall commands: python -m sweeper")
+
+
 def _parser(usage: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog="python -m sweeper", usage=f"python -m sweeper {usage}", allow_abbrev=False
-    )
+    return _Parser(prog="python -m sweeper", usage=f"python -m sweeper {usage}", allow_abbrev=False)
 
 
 def _keep_standard_output() -> Callable[[Mapping[str, Any]], None]:

@@ -6,8 +6,11 @@
 The journal is written before anything else hears of an event, and the trial goes on only then.
 """
 
+import errno
+import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,8 +25,9 @@ from sweeper.errors import JournalError, PlaceError, StudyError
 from sweeper.forecast import cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
-from sweeper.plan import NOMINAL, Cost, plan
-from sweeper.results.contents import FILE, read
+from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.results.contents import FILE, Contents, read
+from sweeper.results.files import writing
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
@@ -94,16 +98,27 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
     if missing := unavailable(study):
         raise StudyError(missing)
     points = len(plan(study).points)
+    folder = options.folder(study)
+    refuse_unwritable(folder)
     check(study.tracking.uri, options.root)
     started_s = time.monotonic()
-    folder = options.folder(study)
-    with (
-        Journal.open(folder, dump(study)) as journal,
-        Tracking(study.tracking.uri, study.name, folder, options.root) as tracking,
-    ):
+    with ExitStack() as opened:
+        # One that was begun is locked, and found damaged, before Ray starts; one that was not
+        # leaves no folder where the cluster refuses it.
+        begun = (folder / FILE).exists()
+        journal = opened.enter_context(Journal.open(folder, dump(study))) if begun else None
         with connect(study.cluster, study.resources) as session:
             stop.listen()
-            sit_down(journal, session, options)
+            before = journal.contents if journal is not None else Contents()
+            again = taken_back(before, session.environment(), folder, options)
+            kept = before.accepted().keys() - {record.key for record in again}
+            refuse_impossible(plan(study, done=kept), session)
+            if journal is None:
+                journal = opened.enter_context(Journal.open(folder, dump(study)))
+            tracking = opened.enter_context(
+                Tracking(study.tracking.uri, study.name, folder, options.root)
+            )
+            sit_down(journal, session, again)
             measure(study, folder, journal, session, say, stop)
         records = read(folder / FILE).standing()
         found = answers(records, study)
@@ -126,32 +141,66 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
     )
 
 
-def sit_down(journal: Journal, session: Session, options: Options) -> None:
-    """Note this sitting, and take back the verdicts that are to be measured again.
+def refuse_unwritable(folder: Path) -> None:
+    """Whether a study's folder could be made and written; nothing is made.
+
+    Raises:
+        PlaceError: it could not; the message says what to do.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with writing(folder):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+def refuse_impossible(todo: Plan, session: Session) -> None:
+    """Hold everything that is left to do against the cluster, before any GPU is held.
+
+    Raises:
+        PlaceError: a launch is wider than any node, or a node cannot launch an engine or have a
+            model; the message names all that was found.
+    """
+    if refused := infeasible(todo.trials, session):
+        raise PlaceError("\n".join(sorted(set(refused.values()))))
+    points = [point for launch in todo.launches for point in launch.points]
+    each = [group[0].settings for group in by_configuration(points)]
+    if faults := session.preflight(each):
+        raise PlaceError("\n".join(faults))
+
+
+def taken_back(
+    before: Contents, environment: dict[str, Any], folder: Path, options: Options
+) -> list[Record]:
+    """The verdicts of sittings before that are to be measured again.
 
     Raises:
         JournalError: the environment is not that of the sittings before, and nobody said what to
             do about it.
     """
-    environment = session.environment()
-    sittings = journal.contents.sittings
-    before = sittings[-1]["environment"] if sittings else environment
+    known = before.sittings[-1]["environment"] if before.sittings else environment
+    standing = before.accepted().values()
     again: list[Record] = []
-    standing = journal.contents.accepted().values()
-    if standing and fingerprint(before) != fingerprint(environment):
+    if standing and fingerprint(known) != fingerprint(environment):
         if options.changed == "stop":
             raise JournalError(
-                f"{journal.folder}: the environment changed since the journal began: "
-                f"{'; '.join(changes(before, environment))}. Give --remeasure to measure "
+                f"{folder}: the environment changed since the journal began: "
+                f"{'; '.join(changes(known, environment))}. Give --remeasure to measure "
                 "everything again, or --mix to go on regardless"
             )
         if options.changed == "remeasure":
             again += standing
     if options.retry is not None:
         again += [record for record in standing if record.status == options.retry]
+    return again
+
+
+def sit_down(journal: Journal, session: Session, again: list[Record]) -> None:
+    """Take back the verdicts that are to be measured again, and note this sitting."""
     for record in again:
-        fields = ("id", "launch", "stage", "attempt")
-        journal.append("superseded", {name: getattr(record, name) for name in fields})
+        journal.supersede(record.key, record.attempt)
+    environment = session.environment()
     journal.append(
         "sitting",
         {
@@ -166,16 +215,10 @@ def sit_down(journal: Journal, session: Session, options: Options) -> None:
 def measure(
     study: Study, folder: Path, journal: Journal, session: Session, say: Say, stop: Stop
 ) -> None:
-    """Place every trial that is left, journal what it tells, until all are done.
-
-    Raises:
-        PlaceError: the cluster can never hold one of them.
-    """
+    """Place every trial that is left, journal what it tells, until all are done."""
     before = read(folder / FILE)
     todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session))
-    if refused := infeasible(todo.trials, session):
-        raise PlaceError("\n".join(sorted(set(refused.values()))))
-    progress = Progress(study, todo, before, say)
+    progress = Progress(study, todo, before, folder, say)
     progress.begin()
     keeper = Keeper(study, journal, progress)
     run(todo.trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)

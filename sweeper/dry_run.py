@@ -1,15 +1,20 @@
 """`--dry-run`: what a study will come to, as text or JSON."""
 
 import json
+import textwrap
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sweeper.answers.table import brief
 from sweeper.forecast import Forecast, forecast, parse_pool
-from sweeper.plan import Plan, plan
-from sweeper.spec import Study
+from sweeper.plan import Plan, by_configuration, plan
+from sweeper.spec import Point, Study
 from sweeper.study import unavailable
 
-SHOWN_REASONS = 8
+WIDTH = 100
+SHOWN = 8
+"""Configurations that do not fit, at most."""
 
 
 def dry_run(study: Study, pool: str, *, as_json: bool) -> str:
@@ -49,27 +54,27 @@ def _object(study: Study, pool: str, whole: Plan, expected: Forecast | None) -> 
 def _plan_lines(study: Study, whole: Plan) -> list[str]:
     widths = Counter(trial.gpus for trial in whole.trials)
     by_width = ", ".join(
-        f"{count} of {gpus} GPU{'s' * (gpus > 1)}" for gpus, count in sorted(widths.items())
+        f"{count} of {_many(gpus, 'GPU')}" for gpus, count in sorted(widths.items())
     )
+    points, launches = len(whole.points), len(whole.launches)
     lines = [
-        f"{study.name}: {len(whole.points)} points in {len(whole.launches)} launches",
+        f"{study.name}: {_many(points, 'point')} in {_many(launches, 'launch', 'launches')}",
         f"  trials      {by_width}",
     ]
     if whole.excluded:
-        lines.append(f"  excluded    {whole.excluded} combinations")
-    lines += [f"  not yet     {fault}" for fault in unavailable(study)]
+        lines.append(f"  excluded    {_many(whole.excluded, 'combination')}")
+    for fault in unavailable(study):
+        lines += _wrapped("  not yet     ", fault)
     return lines
 
 
 def _pool_lines(pool: str, expected: Forecast | None) -> list[str]:
     if expected is None:
         return ["  add a pool for fit, time and energy, such as --dry-run 1x8:H100"]
-    lines = []
-    reasons = Counter([*expected.unfit.values(), *expected.wide.values()])
-    for reason, count in reasons.most_common(SHOWN_REASONS):
-        lines.append(f"  cannot run  {count}: {reason}")
-    if len(reasons) > SHOWN_REASONS:
-        lines.append(f"  cannot run  and {len(reasons) - SHOWN_REASONS} further reasons")
+    found = list(_unfit(expected))
+    lines = [line for configuration in found[:SHOWN] for line in configuration]
+    if len(found) > SHOWN:
+        lines.append(f"  cannot run  {_many(len(found) - SHOWN, 'further configuration')}")
     return [
         *lines,
         f"  on {pool}, expected by the roofline and not measured:",
@@ -77,6 +82,54 @@ def _pool_lines(pool: str, expected: Forecast | None) -> list[str]:
         f"    GPUs      {expected.gpu_seconds / 3600:.2f} GPU-hours",
         f"    energy    {expected.energy_j / 3.6e6:.2f} kWh ({expected.energy_j:.3g} J)",
     ]
+
+
+def _unfit(expected: Forecast) -> Iterator[list[str]]:
+    """For each configuration that does not fit as a whole: how much of it, and the first reason."""
+    reasons = dict(expected.unfit)
+    for trial in expected.plan.trials:
+        if trial.id in expected.wide:
+            ids = (point.id for launch in trial.launches for point in launch.points)
+            reasons |= dict.fromkeys(ids, expected.wide[trial.id])
+    for points in by_configuration(expected.plan.points):
+        unfit = [point for point in points if point.id in reasons]
+        if unfit:
+            common = _common(points)
+            part = "all" if len(unfit) == len(points) else str(len(unfit))
+            rest = {key: value for key, value in _moved(unfit[0]).items() if key not in common}
+            alike = part == "all" and len({reasons[point.id] for point in unfit}) == 1
+            first = "" if alike or not rest else f"{brief(rest)}: "
+            name = f"{brief(common)}: " if common else ""
+            said = f"{name}{part} of {_many(len(points), 'point')}: {first}{reasons[unfit[0].id]}"
+            yield _wrapped("  cannot run  ", said)
+
+
+def _moved(point: Point) -> dict[str, Any]:
+    return {**point.condition, **point.chosen}
+
+
+def _common(points: Sequence[Point]) -> dict[str, Any]:
+    """What was chosen alike for all of them."""
+    return {
+        key: value
+        for key, value in _moved(points[0]).items()
+        if all(_moved(point).get(key) == value for point in points)
+    }
+
+
+def _wrapped(lead: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _many(count: int, name: str, plural: str | None = None) -> str:
+    return f"{count} {name if count == 1 else plural or name + 's'}"
 
 
 def _duration(seconds: float) -> str:

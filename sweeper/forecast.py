@@ -84,7 +84,9 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
     nodes = _eligible(study, nodes)
     card = nodes[0].gpu
     cost = cost_on(card)
-    whole = plan(study, devices=sum(node.gpus for node in nodes), cost=cost)
+    most = study.resources.max_gpus
+    total = sum(node.gpus for node in nodes)
+    whole = plan(study, devices=min(total, most or total), cost=cost)
     unfit = {
         point.id: reason for point in whole.points if (reason := _unfit(point, card)) is not None
     }
@@ -106,34 +108,41 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         wide=wide,
         gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
         energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
-        makespan_s=makespan_s(trials, [node.gpus for node in nodes]),
+        makespan_s=makespan_s(trials, [node.gpus for node in nodes], most),
     )
 
 
-def makespan_s(trials: Sequence[Trial], nodes: Sequence[int]) -> float:
+def makespan_s(trials: Sequence[Trial], nodes: Sequence[int], most: int | None = None) -> float:
     """When the last trial ends, each placed in order as soon as a node has room for it.
 
-    `trials` come largest first; a smaller one that fits goes ahead of one that does not.
+    `trials` come largest first; a smaller one that fits goes ahead of one that does not. At most
+    `most` GPUs are held at once. Trials that nothing can hold are left out.
     """
     free = list(nodes)
+    spare = sum(free) if most is None else min(most, sum(free))
     ends: list[tuple[float, int, int]] = []
     waiting = list(trials)
-    now_s = last_s = 0.0
+    now_s = 0.0
     while waiting:
         for trial in list(waiting):
+            if not spare:
+                break
             # The fullest node that holds it: wide gaps stay for wide trials.
             room = [index for index, gpus in enumerate(free) if gpus >= trial.gpus]
-            if room:
+            if room and trial.gpus <= spare:
                 node = min(room, key=free.__getitem__)
                 free[node] -= trial.gpus
+                spare -= trial.gpus
                 heapq.heappush(ends, (now_s + trial.expected_s, node, trial.gpus))
                 waiting.remove(trial)
         if not ends:
             break
-        now_s, node, gpus = heapq.heappop(ends)
-        free[node] += gpus
-        last_s = max(last_s, now_s)
-    return max([last_s, *(end_s for end_s, _, _ in ends)])
+        now_s = ends[0][0]
+        while ends and ends[0][0] == now_s:
+            _, node, gpus = heapq.heappop(ends)
+            free[node] += gpus
+            spare += gpus
+    return max([now_s, *(end_s for end_s, _, _ in ends)])
 
 
 def _shape(settings: Settings) -> Shape | None:

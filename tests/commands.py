@@ -2,17 +2,15 @@
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from sweeper.results.contents import FILE, Contents, read
-from sweeper.results.record import Key
-from sweeper.trial.guardian import Process, processes
+from sweeper.trial.guardian import VARIABLE, processes
 
 ROOT = Path(__file__).parents[1]
 MARK = "SWEEPER_TEST_MARK"
@@ -81,24 +79,49 @@ class Command:
             self.process.kill()
             self.process.wait()
 
-    def left(self) -> list[str]:
-        """The command lines of all its processes that live, itself apart."""
-        return [line for line in carriers(MARK, self.mark) if line]
+    def left(self) -> list["Carrier"]:
+        """All its processes that live, itself apart."""
+        return [each for each in carriers(self.mark) if each.pid != self.process.pid]
+
+    def engines(self) -> list["Carrier"]:
+        """The engine processes among them, without those that they started."""
+        return engines(self.mark)
 
 
-def carriers(name: str, value: str) -> list[str]:
-    """Command lines of living processes, other than this, with a variable in their environment."""
-    wanted = f"{name}={value}".encode()
+class Carrier(NamedTuple):
+    """A process that a test can claim by its environment; `lease` is the innermost token."""
+
+    pid: int
+    parent: int
+    lease: str
+    command: str
+
+
+def carriers(mark: str) -> list[Carrier]:
+    """The living processes that carry a mark."""
     found = []
     for process in processes():
         folder = Path("/proc", str(process.pid))
         try:
-            if process.pid != os.getpid() and wanted in (folder / "environ").read_bytes().split(b"\0"):
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found.append(f"{process.pid} {words}".strip())
+            variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-    return found
+        if f"{MARK}={mark}" in variables:
+            known = dict(each.partition("=")[::2] for each in variables)
+            lease = known.get(VARIABLE, "").rpartition(":")[2]
+            found.append(Carrier(process.pid, process.parent, lease, " ".join(words).strip()))
+    return [each for each in found if each.pid != os.getpid()]
+
+
+def engines(mark: str) -> list[Carrier]:
+    """The engine processes that carry a mark, without those that they started."""
+    return [each for each in carriers(mark) if "-m sweeper.trial.child" in each.command]
+
+
+def of_lease(engine: Carrier) -> list[int]:
+    """The living processes of the launch that `engine` was started for."""
+    return [process.pid for process in processes() if engine.lease in process.tokens]
 
 
 def until(condition: Callable[[], bool], limit_s: float, pause_s: float = 0.2) -> bool:

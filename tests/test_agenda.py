@@ -2,11 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from records import make_window
 
 from sweeper.spec import Point, Settings, WarmupSpec
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.warmup import settled
+from tests.records import make_window
 
 GOOD = make_window()
 LOST = make_window(energy_j=None, reason="gpu_lost: GPU-a")

@@ -30,7 +30,8 @@ from sweeper.trial.guardian import processes
 
 pytestmark = pytest.mark.ray
 
-LEASE = "ray_lease:FakeLease"
+ROOT = Path(__file__).resolve().parent.parent
+LEASE = "tests.ray_lease:FakeLease"
 STUDY = Study(name="pretend", settings=Settings(engine=EngineSpec(kind="simulated")))
 SIZES = Sizes(max_model_len=8, max_batch_size=1, batch_sizes=(1,))
 GPUS = [[f"GPU-{node}{index}" for index in range(4)] for node in "ab"]
@@ -67,7 +68,7 @@ def cluster(folder: Path) -> Iterator[Any]:
             "object_store_memory": 100 * 2**20,
             "env_vars": {
                 "CUDA_VISIBLE_DEVICES": ",".join(gpus),
-                "PYTHONPATH": str(Path(__file__).parent),
+                "PYTHONPATH": str(ROOT),
                 "RAY_worker_niceness": "0",
                 "SWEEPER_TEST_FOLDER": str(folder),
             },
@@ -327,10 +328,10 @@ def test_a_node_that_dies_is_no_loss(cluster: Any, folder: Path) -> None:
 
 DRIVER = """
 import sys
-import test_cluster
 from sweeper.cluster.session import connect
 from sweeper.cluster.tuning import run
 from sweeper.spec import ClusterSpec, ResourcesSpec
+from tests import test_cluster
 
 trial = test_cluster.trial("forever-1", 1)
 with connect(ClusterSpec(address="local"), ResourcesSpec()) as session:
@@ -345,7 +346,7 @@ with connect(ClusterSpec(address="local"), ResourcesSpec()) as session:
 def test_nothing_survives_the_driver_that_started_ray(tmp_path: Path, number: int) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(ROOT),
         "SWEEPER_TEST_FOLDER": str(tmp_path),
     }
     driver = subprocess.Popen(

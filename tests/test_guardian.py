@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from sweeper.trial import guardian
 from sweeper.trial.guardian import VARIABLE, Guardian, Process, members, processes
 
+pytestmark = pytest.mark.process
+
 # A child whose grandchild leaves its session and is given to init; it writes all three ids.
 TREE = """
 import json, os, subprocess, sys, time

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from studies import one_trial, simulated
 
 from sweeper.results.record import Record
 from sweeper.trial.assignment import Assignment, meter_kind
 from sweeper.trial.guardian import VARIABLE
 from sweeper.trial.lease import Lease
 from sweeper.trial.process import ProcessLaunch
+from tests.studies import one_trial, simulated
+
+pytestmark = pytest.mark.process
 
 PLACE = {"node_id": "n", "host": "h"}
 DEVICES = ("H100/gpu-0",)
@@ -162,7 +164,7 @@ def process_launch(study, tmp_path, **limits) -> ProcessLaunch:
 
 def test_an_engine_that_stands_still_is_killed_with_all_it_started(tmp_path):
     study = simulated(isolated=True, helpers=2, fail={"kind": "hang", "at": "window"})
-    launch = process_launch(study, tmp_path, silence_limit_s=4.0)
+    launch = process_launch(study, tmp_path, silence_limit_s=3.0)
     launch.start()
     events: list[dict] = []
     deadline = time.monotonic() + 60
@@ -176,8 +178,8 @@ def test_an_engine_that_stands_still_is_killed_with_all_it_started(tmp_path):
 
 
 def test_a_stopped_process_is_found_and_killed(tmp_path):
-    study = simulated(isolated=True, time_scale=1, load_s=0.2, helpers=1)
-    launch = process_launch(study, tmp_path, silence_limit_s=4.0)
+    study = simulated(isolated=True, time_scale=0.1, load_s=0.2, helpers=1)
+    launch = process_launch(study, tmp_path, silence_limit_s=3.0)
     launch.start()
     events: list[dict] = []
     deadline = time.monotonic() + 60
@@ -192,7 +194,7 @@ def test_a_stopped_process_is_found_and_killed(tmp_path):
 
 
 def test_killing_a_lease_leaves_nobody(tmp_path):
-    study = simulated(isolated=True, time_scale=1, load_s=0.2, helpers=2)
+    study = simulated(isolated=True, time_scale=0.1, load_s=0.2, helpers=2)
     launch = process_launch(study, tmp_path)
     launch.start()
     deadline = time.monotonic() + 60
@@ -208,7 +210,7 @@ def test_killing_a_lease_leaves_nobody(tmp_path):
 
 
 def test_a_child_whose_parent_is_gone_ends(tmp_path):
-    study = simulated(isolated=True, time_scale=1, load_s=0.2)
+    study = simulated(isolated=True, time_scale=0.1, load_s=0.2)
     launch = process_launch(study, tmp_path)
     launch.start()
     deadline = time.monotonic() + 60

@@ -1,18 +1,20 @@
 """Whole studies by the real command on a pretend cluster: 2 nodes with 4 stand-in GPUs each."""
 
+import json
 import os
+import secrets
 import signal
-import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command, until
+from commands import MARK, Carrier, Command, engines, of_lease, until
 from studies import write
 
-from sweeper.results.record import Record
+from sweeper.results.record import Window
+from sweeper.trial.guardian import processes
 from tests.nvml_standin import Gpu, Scenario, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.nvml]
@@ -41,6 +43,7 @@ class Pretended:
     def __init__(self, cluster: Any, world: Scenario, variables: Mapping[str, str]) -> None:
         self.cluster = cluster
         self.world = world
+        self.mark = variables[MARK]
         self._variables = variables
 
     @property
@@ -49,6 +52,13 @@ class Pretended:
 
     def add(self, gpus: Sequence[str]) -> Any:
         return self.cluster.add_node(**settings(gpus, self._variables))
+
+    def joules(self, window: Window) -> float:
+        """What the GPUs truly used between the readings of a window."""
+        opening, closing = window.readings
+        return sum(
+            self.world.joules(uuid, opening["t_s"], closing["t_s"]) for uuid in opening["energy_j"]
+        )
 
 
 def settings(gpus: Sequence[str], variables: Mapping[str, str]) -> dict[str, Any]:
@@ -62,17 +72,17 @@ def settings(gpus: Sequence[str], variables: Mapping[str, str]) -> dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def pretended(
-    nvml_library: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pretended]:
+def pretended(nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pretended]:
     from ray.cluster_utils import Cluster
 
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     uuids = [uuid for node in NODES for uuid in node]
     world = Scenario(gpus=tuple(gpu(uuid, number) for number, uuid in enumerate(uuids)))
     path = world.write(tmp_path_factory.mktemp("world") / "scenario.txt")
-    found = environment(nvml_library, path, {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
-    variables = {**found, "RAY_worker_niceness": "0"}
+    found = environment(
+        nvml_library, path, {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
+    )
+    variables = {**found, "RAY_worker_niceness": "0", MARK: secrets.token_hex(8)}
     cluster = Cluster(initialize_head=True, head_node_args=settings(NODES[0], variables))
     try:
         pretended = Pretended(cluster, world, variables)
@@ -85,7 +95,9 @@ def pretended(
 def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
     pretended: Pretended, tmp_path: Path
 ) -> None:
-    study = write(tmp_path, name="widths", address=pretended.address, batch_sizes="[4]")
+    study = write(
+        tmp_path, name="widths", address=pretended.address, batch_sizes="[4]", options="{load_s: 1}"
+    )
     command = Command(
         study,
         "axes={engine.tensor_parallel: [1, 2, 4]}",
@@ -93,7 +105,80 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         "measure.repeats=1",
         "measure.launches=2",
     )
-    assert command.wait(120) == 0, command.err
+    assert command.wait(150) == 0, command.err
     journal = command.journal
     assert sorted(record.gpus for record in journal.records) == [1, 1, 2, 2, 4, 4]
-    print(command.out, command.err)
+    for record in journal.records:
+        assert (record.status, record.attempt) == ("ok", 0)
+        assert record.energy is not None
+        assert (record.energy.source, record.energy.method) == ("nvml", "counter")
+        [window] = record.windows
+        true_j = pretended.joules(window)
+        assert window.duration_s >= 5
+        assert window.energy_j == pytest.approx(true_j, rel=0.01)
+        assert record.metrics["energy_j"] == pytest.approx(true_j, rel=0.01)
+        per_token_j = true_j / window.output_tokens
+        assert record.metrics["energy_per_output_token_j"] == pytest.approx(per_token_j, rel=0.01)
+
+    held: dict[str, str] = {}
+    for line in map(json.loads, command.journal_path.read_text().splitlines()):
+        if line["kind"] == "trial":
+            devices = line["devices"]
+            assert any(set(devices) <= set(node) for node in NODES), devices
+            assert held.keys().isdisjoint(devices), (line, held)
+            held |= dict.fromkeys(devices, line["trial_id"])
+        elif line["kind"] == "ended":
+            held = {gpu: by for gpu, by in held.items() if by != line["trial_id"]}
+    assert held == {}
+    assert sorted(len(trial["devices"]) for trial in journal.trials) == [1, 1, 2, 2, 4, 4]
+    by_trial = {trial["trial_id"]: set(trial["devices"]) for trial in journal.trials}
+    for record in journal.records:
+        assert all(
+            set(read["energy_j"]) == by_trial[record.trial_id]
+            for window in record.windows
+            for read in window.readings
+        )
+
+
+def test_kills_of_an_actor_and_of_a_raylet_leave_nobody_and_lose_nothing(
+    pretended: Pretended, tmp_path: Path
+) -> None:
+    options = "{isolated: true, helpers: 2, time_scale: 0.2, load_s: 1}"
+    study = write(tmp_path, name="killed", address=pretended.address, options=options)
+    command = Command(study, "measure.launches=2", "axes.engine.tensor_parallel=[1, 2]")
+    doomed = next(iter(pretended.cluster.worker_nodes))
+    try:
+        assert until(lambda: len(working(pretended)) >= 1, 60), command.err
+        first = working(pretended)[0]
+        assert len(of_lease(first)) >= 5  # the engine, two helpers, a child of each
+        os.kill(first.parent, signal.SIGKILL)
+        assert until(lambda: of_lease(first) == [], 30)
+
+        raylet = doomed.all_processes["raylet"][0].process.pid
+        assert until(lambda: on_node(pretended, raylet) != [], 60), command.err
+        second = on_node(pretended, raylet)
+        os.kill(raylet, signal.SIGKILL)
+        assert until(lambda: [pid for each in second for pid in of_lease(each)] == [], 30)
+        assert command.wait(150) == 0, command.err
+    finally:
+        command.kill()
+        pretended.cluster.remove_node(doomed, allow_graceful=False)
+        pretended.add(NODES[1])
+    journal = command.journal
+    accepted = Counter(record.key for record in journal.records if record.accepted)
+    assert len(accepted) == 8
+    assert set(accepted.values()) == {1}
+    assert {record.status for record in journal.records} == {"ok"}
+    assert len(journal.deaths) >= 2
+    assert until(lambda: engines(pretended.mark) == [], 30)
+
+
+def working(pretended: Pretended) -> list[Carrier]:
+    """The engines that have all of their helpers."""
+    return [each for each in engines(pretended.mark) if len(of_lease(each)) >= 5]
+
+
+def on_node(pretended: Pretended, raylet: int) -> list[Carrier]:
+    """The working engines whose actor is a worker of that raylet."""
+    parents = {process.pid: process.parent for process in processes()}
+    return [each for each in working(pretended) if parents.get(each.parent) == raylet]

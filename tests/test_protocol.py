@@ -1,7 +1,6 @@
 """The protocol of a launch, with an engine, a meter and a clock whose every number is known."""
 
 import pytest
-from fakes import FakeClock, FakeEngine, FakeMeter
 
 from sweeper.errors import EngineError, Infeasible, MeterError, WrongSetting
 from sweeper.plan import sizes_of
@@ -10,6 +9,7 @@ from sweeper.results.record import Record, Window
 from sweeper.spec import Launch, MeasureSpec, Point, Settings, WarmupSpec, WorkloadSpec
 from sweeper.trial.bench import Bench, Context
 from sweeper.trial.protocol import run_launch
+from tests.fakes import FakeClock, FakeEngine, FakeMeter
 
 WARMUP = WarmupSpec(min_batches=2, max_batches=3)
 STEP_S, PREFILL_S = 0.125, 0.5

@@ -31,6 +31,8 @@ from tests.tracked import (
 )
 
 
+pytestmark = pytest.mark.mlflow
+
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
     """A SQLite file with MLflow's tables in it, made once."""

@@ -21,6 +21,8 @@ from tests.tracked import (
     until,
 )
 
+pytestmark = pytest.mark.mlflow
+
 SERVER_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, which nothing here needs

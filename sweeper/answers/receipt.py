@@ -46,7 +46,9 @@ def _receipt(record: Record) -> list[str]:
         *_pairs("config", record.config),
     ]
     if record.launch_command:
-        lines += ["", f"  $ {record.launch_command}"]
+        command = record.launch_command.strip().splitlines()
+        # A script is not indented, so that it can be copied from here.
+        lines += ["", f"  $ {command[0]}"] if len(command) == 1 else ["", "launch script", *command]
     return lines
 
 

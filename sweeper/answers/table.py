@@ -3,6 +3,7 @@
 Plain text, the same for the same records.
 """
 
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -34,8 +35,10 @@ _TROUBLES: Mapping[Status, str] = {
 
 def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) -> str:
     """The answers as text: a table for each, its best and why, then the points without a result."""
-    parts = [_section(study, answer) for answer in answers]
-    troubles = _troubles(settled(records))
+    known = list(records)
+    homes = {record.id: record.study for record in known}
+    parts = [_section(study, answer, homes) for answer in answers]
+    troubles = _troubles(settled(known))
     return "\n\n".join([*parts, *([troubles] if troubles else [])]) + "\n"
 
 
@@ -54,7 +57,7 @@ def plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _section(study: Study, answer: Answer) -> str:
+def _section(study: Study, answer: Answer, homes: Mapping[str, str]) -> str:
     group = answer.group
     title = brief(group.condition) or study.name
     if not group.results:
@@ -72,8 +75,17 @@ def _section(study: Study, answer: Answer) -> str:
         verdict, WIDTH, initial_indent="  ", subsequent_indent="        ", break_long_words=False
     )
     if answer.best and answer.best.launch_command:
-        lines.append(f"        $ {answer.best.launch_command}")
+        home = homes.get(answer.best.id, study.name)
+        lines.append(f"        {_launching(home, answer.best.id, answer.best.launch_command)}")
     return "\n".join(lines)
+
+
+def _launching(study: str, point: str, command: str) -> str:
+    """The command that launches a point; where it is a script, the command that shows it."""
+    if "\n" not in command.strip():
+        return f"$ {command.strip()}"
+    folder = shlex.quote(f"mlruns/studies/{study}")
+    return f"the script that launches it: python -m sweeper show {folder} {point}"
 
 
 def _grid(study: Study, answer: Answer) -> list[str]:
@@ -183,7 +195,8 @@ def _aligned(
         ).rstrip()
         for row in rows
     ]
-    return [*texts[:height], "  " + "  ".join("-" * width for width in widths), *texts[height:]]
+    rule = "  " + "  ".join("-" * width for width in widths)
+    return [*texts[:height], rule.rstrip(), *texts[height:]]
 
 
 def _troubles(records: Sequence[Record]) -> str:

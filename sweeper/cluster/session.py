@@ -116,7 +116,7 @@ class Session:
             PlaceError: a node does not answer, or the nodes differ in their versions.
         """
         if self._seen is None:
-            told = self._ask(look, {node: () for node in self.nodes}, PROBE_LIMIT_S)
+            told = self._ask(look, dict.fromkeys(self.nodes, ()), PROBE_LIMIT_S)
             seen = [{"node_id": node.id, **answer} for node, answer in told]
             self._seen = sorted(seen, key=lambda node: (node["host"], node["node_id"]))
             if unequal := differences(self._seen):

@@ -97,15 +97,12 @@ def _missing_weights(folder: Path) -> str | None:
 
 def _hub_fault(model: ModelSpec, environment: Mapping[str, str]) -> str | None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
-    assert model.id is not None
     try:
-        validate_repo_id(model.id)
+        cached = _cached(model, environment)
     except HFValidationError as error:
         said = str(error).partition("\n")[0].rstrip(".")
         return f"model.id: {model.id!r} is neither a folder here nor a model of the hub: {said}"
-    cached = _cached(model, environment)
     if cached is not None and (model.weights != "auto" or _missing_weights(cached) is None):
         return None
     state = "is not in the cache" if cached is None else f"is not whole in the cache, {cached}"

@@ -15,6 +15,7 @@ from typing import Any
 from sweeper.errors import SweeperError
 from sweeper.results.attachments import OF, belongs
 from sweeper.results.contents import Line, attempt_of, lines
+from sweeper.results.note import NOTE, record_note
 from sweeper.results.record import ACCEPTED, Key, Record
 
 RECORD = "record"
@@ -155,7 +156,10 @@ def row_of(record: Record, tag: str) -> Row:
     load = {} if record.load_s is None else {"load_s": record.load_s}
     return Row(
         name=_name(record),
-        tags={key: _cut(_text(v), _TAG_LENGTH) for key, v in known.items() if v is not None},
+        tags={
+            **{key: _cut(_text(v), _TAG_LENGTH) for key, v in known.items() if v is not None},
+            NOTE: record_note(record),
+        },
         params={
             _param_key(key): _cut(_text(value), _PARAM_LENGTH)
             for key, value in _flat(record.config)
@@ -179,9 +183,17 @@ def digest(data: bytes) -> str:
 
 
 def _name(record: Record) -> str:
+    """The keys that the study moved, each by the last words that tell it from the others."""
     moved = {**record.chosen, **record.condition}
-    words = [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in moved.items()]
-    return _cut(" ".join(words) or record.id, _KEY_LENGTH)
+    last = [key.rpartition(".")[2] for key in moved]
+    words = [
+        f"{name if last.count(name) == 1 else key}={_text(value)}"
+        for (key, value), name in zip(moved.items(), last, strict=True)
+    ] or [record.id]
+    words += [f"launch={record.launch}"] if record.launch else []
+    words += [f"stage={record.stage}"] if record.stage != "full" else []
+    words += [f"attempt={record.attempt}"] if record.attempt else []
+    return _cut(" ".join(words), _KEY_LENGTH)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from sweeper.results.entries import (
     row_of,
 )
 from sweeper.results.journal import ATTACHMENTS
+from sweeper.results.note import NOTE
 from sweeper.results.power import trace_parquet, unpack_trace
 from sweeper.results.record import Key, Record
 
@@ -58,11 +59,13 @@ class Mirror:
         store: "MlflowStore",
         front: frozenset[Key] | None,
         figures: Mapping[str, bytes],
+        note: str | None,
         stopped: Callable[[], bool],
     ) -> None:
         """Write what `store` lacks; whatever it raises, the rest can be written later.
 
-        `front` are the records to tag so, `None` leaves the tags; `figures` go to the study.
+        `front` are the records to tag so, `None` leaves the tags; `figures` and `note` go to the
+        study.
         """
         # What failed goes last: one record that a store chokes on does not keep the others out.
         for entry in sorted(self._ledger.entries, key=lambda entry: entry.failures):
@@ -72,6 +75,9 @@ class Mirror:
                 self._bring(store, entry, what)
         self.complete = sum(not _lacks(store, entry) for entry in self._ledger.entries)
         self._bring_study(store, figures)
+        if note is not None and store.parent.done.get(NOTE) != digest(note.encode()):
+            store.tag(store.parent, NOTE, note)
+            store.done(store.parent, NOTE, digest(note.encode()))
         if front is not None:
             self._bring_front(store, front)
 

@@ -19,6 +19,7 @@ from sweeper.results.addresses import Place, check, place_of, without_credential
 from sweeper.results.attachments import file_name
 from sweeper.results.contents import FILE, lines, whole_bytes
 from sweeper.results.mirror import Mirror
+from sweeper.results.note import fixed_width
 from sweeper.results.record import Key
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Tracking:
         self._wishes = threading.Lock()
         self._front: frozenset[Key] | None = None
         self._figures: dict[str, bytes] = {}
+        self._note: str | None = None
         self._ending: Ending = "FINISHED"
         self._finishing = threading.Event()
         self._abandoned = threading.Event()
@@ -115,6 +117,12 @@ class Tracking:
         """Files for the study itself by name, such as `front.png`; the same name replaces."""
         with self._wishes:
             self._figures |= {f"figures/{file_name(name)}": data for name, data in figures.items()}
+        self._news.set()
+
+    def note(self, text: str) -> None:
+        """What the study's page describes it by, such as the table of its answers."""
+        with self._wishes:
+            self._note = fixed_width(text)
         self._news.set()
 
     def finish(self, timeout_s: float, ending: Ending = "FINISHED") -> int:
@@ -178,8 +186,8 @@ class Tracking:
         if self._store is None:
             self._store = self._connect(self._place, self._study, journal, self._folder.name)
         with self._wishes:
-            front, figures = self._front, dict(self._figures)
-        self._mirror.update(self._store, front, figures, self._abandoned.is_set)
+            front, figures, note = self._front, dict(self._figures), self._note
+        self._mirror.update(self._store, front, figures, note, self._abandoned.is_set)
         self.trouble = self._mirror.refusal
 
     def _pause(self, retry_s: float) -> None:

@@ -1,0 +1,192 @@
+"""What a study will come to on a pool."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.dry_run import dry_run
+from sweeper.errors import StudyError
+from sweeper.forecast import PoolNode, cost_on, forecast, makespan_s, parse_pool
+from sweeper.gpu_data import gpu
+from sweeper.plan import NOMINAL_LOAD_S, nominal_point_s
+from sweeper.spec import (
+    Axis,
+    EngineSpec,
+    ModelSpec,
+    ResourcesSpec,
+    Settings,
+    Study,
+    Trial,
+    WorkloadSpec,
+)
+
+LARGE = Settings(
+    model=ModelSpec(shape="llama-3.1-70b", weights="dummy"),
+    engine=EngineSpec(kind="simulated"),
+    workload=WorkloadSpec(batch_size=1),
+)
+
+
+def axis(key, *values):
+    return Axis(label=key, choices=tuple({key: value} for value in values))
+
+
+def study(*axes, settings=LARGE, **fields):
+    return Study(name="large", settings=settings, axes=axes, **fields)
+
+
+WIDE = study(axis("engine.tensor_parallel", 1, 2, 4, 16), axis("workload.batch_size", 1, 64, 256))
+
+
+def trial(number, gpus, seconds):
+    return Trial(id=f"t{number}", gpus=gpus, launches=(), expected_s=float(seconds))
+
+
+def test_a_pool_is_nodes_of_gpus():
+    assert parse_pool("2x8:H200, 1x4:6000 Ada") == (
+        PoolNode(gpus=8, gpu=gpu("H200")),
+        PoolNode(gpus=8, gpu=gpu("H200")),
+        PoolNode(gpus=4, gpu=gpu("6000 Ada")),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "H100", "8:H100", "0x8:H100", "1x0:H100", "1x8", "1x8:", "1x8:H100,", "-1x8:H100"]
+)
+def test_what_is_no_pool_is_said_with_how_one_is_written(text):
+    with pytest.raises(StudyError, match=r"is no pool: write NODESxGPUS:TYPE, such as 2x8:H200"):
+        parse_pool(text)
+
+
+def test_an_unknown_gpu_names_the_known():
+    with pytest.raises(StudyError, match=r"'Z9': nothing known of it; known: .*H100"):
+        parse_pool("1x8:Z9")
+
+
+POOLS = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+WORK = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), max_size=6)
+
+
+@given(work=WORK, nodes=POOLS, most=st.none() | st.integers(1, 8))
+def test_the_makespan_is_that_of_a_clock_that_ticks(work, nodes, most):
+    trials = [trial(number, gpus, seconds) for number, (gpus, seconds) in enumerate(work)]
+    assert makespan_s(trials, nodes, most) == ticking(work, nodes, most)
+
+
+def ticking(work, nodes, most):
+    """Second by second: what ended lets go, then everyone in order takes the fullest node."""
+    waiting, running, last = list(work), [], 0
+    for now in range(sum(seconds for _, seconds in work) + 1):
+        running = [each for each in running if each[0] > now]
+        for gpus, seconds in list(waiting):
+            free = [
+                total - sum(width for _, node, width in running if node == index)
+                for index, total in enumerate(nodes)
+            ]
+            held = sum(width for _, _, width in running)
+            room = [(left, index) for index, left in enumerate(free) if left >= gpus]
+            if room and (most is None or held + gpus <= most):
+                running.append((now + seconds, min(room)[1], gpus))
+                waiting.remove((gpus, seconds))
+                last = max(last, now + seconds)
+    return last
+
+
+@given(
+    work=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 4)), min_size=1, max_size=4),
+    nodes=st.lists(st.just(2), min_size=1, max_size=2),
+)
+def test_the_makespan_is_no_better_than_the_best_and_not_twice_as_bad(work, nodes):
+    ordered = sorted(work, key=lambda each: -each[0] * each[1])
+    trials = [trial(number, gpus, seconds) for number, (gpus, seconds) in enumerate(ordered)]
+    every_order = [ticking(order, nodes, None) for order in itertools.permutations(work)]
+    assert min(every_order) <= makespan_s(trials, nodes) <= 2 * min(every_order)
+
+
+def test_what_does_not_fit_is_said_of_its_points_and_left_out_of_the_cost():
+    found = forecast(WIDE, parse_pool("1x8:A6000"))
+    by_size = {
+        (point.settings.engine.tensor_parallel, point.settings.workload.batch_size): point.id
+        for point in found.plan.points
+    }
+    unfit = {where for where, point in by_size.items() if point in found.unfit}
+    # 141 GB of weights: on 1 or 2 GPUs of 51 GB never, on 4 with few requests.
+    assert unfit >= {(width, size) for width in (1, 2) for size in (1, 64, 256)}
+    assert (4, 256) in unfit
+    assert (4, 1) not in unfit
+    assert set(found.wide.values()) == {"16 GPUs in one lease, the widest node has 8"}
+    [fitting] = [t for t in found.plan.trials if t.gpus == 4]
+    assert 0 < found.gpu_seconds < 4 * fitting.expected_s
+    assert found.energy_j > 0
+    assert found.makespan_s == pytest.approx(found.gpu_seconds / 4)
+
+
+def test_nothing_that_fits_costs_nothing():
+    found = forecast(study(axis("workload.batch_size", 1, 2)), parse_pool("1x8:A6000"))
+    assert len(found.unfit) == 2
+    assert (found.gpu_seconds, found.energy_j, found.makespan_s) == (0, 0, 0)
+
+
+def test_a_mixed_pool_needs_to_be_told_which():
+    pool = parse_pool("1x8:H200,1x4:A6000")
+    with pytest.raises(StudyError, match=r"mixes A6000 and H200.*resources\.accelerator=A6000"):
+        forecast(WIDE, pool)
+    named = replace(WIDE, resources=ResourcesSpec(accelerator="H200"))
+    assert [node.gpus for node in forecast(named, pool).nodes] == [8]
+    with pytest.raises(StudyError, match=r"resources\.accelerator: the pool has no B200"):
+        forecast(replace(WIDE, resources=ResourcesSpec(accelerator="B200")), pool)
+
+
+def test_a_pool_is_used_as_far_as_the_study_may():
+    small = replace(LARGE, model=ModelSpec(shape="tiny", weights="dummy"))
+    whole = study(axis("engine.tensor_parallel", 1, 2), settings=small)
+    pool = parse_pool("1x8:H100")
+    few = forecast(replace(whole, resources=ResourcesSpec(max_gpus=2)), pool)
+    assert few.makespan_s > forecast(whole, pool).makespan_s
+    assert few.makespan_s == pytest.approx(few.gpu_seconds / 2, rel=0.5)
+
+
+def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
+    unknown = replace(LARGE, model=ModelSpec(id="some/model"))
+    found = forecast(
+        study(axis("workload.batch_size", 1, 2), settings=unknown), parse_pool("1x1:H100")
+    )
+    assert found.unfit == {}
+    assert found.energy_j == 0
+    cost = cost_on(gpu("H100"))
+    assert cost.load_s(unknown) == NOMINAL_LOAD_S
+    assert cost.point_s(unknown) == nominal_point_s(unknown)
+    assert found.gpu_seconds == NOMINAL_LOAD_S + 2 * nominal_point_s(unknown)
+
+
+def test_a_dry_run_says_of_each_configuration_what_does_not_fit():
+    lines = dry_run(WIDE, "1x8:A6000", as_json=False).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert "large: 12 points in" in text
+    assert "cannot run tensor_parallel=1: all of 3 points: batch_size=1: out of memory" in text
+    assert "cannot run tensor_parallel=4: 1 of 3 points: batch_size=256: out of memory" in text
+    assert (
+        "tensor_parallel=16: all of 3 points: 16 GPUs in one lease, the widest node has 8" in text
+    )
+    assert "expected by the roofline and not measured" in text
+
+
+def test_a_dry_run_cuts_a_long_list_and_counts_what_it_cut():
+    many = study(axis("engine.options", *({"load_s": seconds} for seconds in range(1, 12))))
+    text = dry_run(many, "1x1:A6000", as_json=False)
+    assert text.count("cannot run") == 9
+    assert "3 further configurations" in text
+
+
+def test_a_dry_run_as_json_has_the_same_numbers():
+    found = json.loads(dry_run(WIDE, "1x8:A6000", as_json=True))
+    expected = forecast(WIDE, parse_pool("1x8:A6000"))
+    assert found["points"] == 12
+    assert found["expected"]["unfit"] == expected.unfit
+    assert found["expected"]["makespan_s"] == expected.makespan_s
+    assert "expected" not in json.loads(dry_run(WIDE, "", as_json=True))
