@@ -10,6 +10,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -23,6 +24,8 @@ ROOT = Path("mlruns")
 WIDTH = 90
 EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 """Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
+END_PATIENCE_S = 20.0
+"""An end that was asked for takes a few seconds; some who ask kill after thirty."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sweeper: {error}", file=sys.stderr)
         return EXIT_WRONG
     except KeyboardInterrupt:
-        print(f"interrupted; go on with: python -m sweeper {shlex.join(words)}", file=sys.stderr)
+        print(_go_on(words), file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough, as with `| head`.
@@ -97,6 +100,7 @@ python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it st
 python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
 python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
+python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
 
 STUDY is the YAML file or its folder, mlruns/studies/NAME/
 """
@@ -187,7 +191,28 @@ def show(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"front": front, "best": best, "show": show}
+def report(words: Sequence[str]) -> int:
+    """`python -m sweeper report STUDY`: the page of a study, written into its folder."""
+    parser = _parser("report STUDY")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    asked = parser.parse_args(words)
+    from sweeper.answers.best import answers
+    from sweeper.answers.page import page, save
+    from sweeper.shelf import folder_of, open_study
+
+    shelved = open_study(asked.study, ROOT)
+    found = answers(shelved.records, shelved.study)
+    text = page(shelved.study, shelved.contents, found)
+    print(save(text, folder_of(asked.study, shelved.study, ROOT)))
+    return EXIT_OK
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "front": front,
+    "best": best,
+    "show": show,
+    "report": report,
+}
 
 
 def _drive(study: "Study", asked: argparse.Namespace, words: Sequence[str]) -> int:
@@ -196,14 +221,14 @@ def _drive(study: "Study", asked: argparse.Namespace, words: Sequence[str]) -> i
 
     finish = _keep_standard_output() if asked.json else None
     options = Options(root=ROOT, changed=asked.changed or "stop", retry=asked.retry)
-    interrupts = Interrupts()
+    interrupts = Interrupts(_go_on(words))
     interrupts.listen()
     outcome = drive(study, options, _say, interrupts)
     _say(last_words(outcome))
     if finish is not None:
         finish(outcome.summary)
     if outcome.interrupted:
-        _say(f"interrupted; go on with: python -m sweeper {shlex.join(words)}")
+        _say(_go_on(words))
         return EXIT_INTERRUPTED
     if outcome.summary["failed"]:
         return EXIT_FAILED
@@ -276,20 +301,34 @@ def _keep_standard_output() -> Callable[[Mapping[str, Any]], None]:
     return finish
 
 
+def _go_on(words: Sequence[str]) -> str:
+    return f"interrupted; go on with: python -m sweeper {shlex.join(words)}"
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM ask for an orderly end; a second one does not wait for it."""
+    """Ctrl-C and SIGTERM ask for an orderly end; a second one does not wait for it.
 
-    def __init__(self) -> None:
+    An end that takes longer than `patience_s` is not orderly any more: a SIGTERM to the whole
+    process group ends Ray too, and whoever asks it then waits in vain. The process says
+    `last_words` and is gone, and its guardian ends what it started.
+    """
+
+    def __init__(self, last_words: str, patience_s: float = END_PATIENCE_S) -> None:
         self._asked = threading.Event()
+        self._ender = threading.Thread(target=self._end, name="end", daemon=True)
+        self._last_words = last_words
+        self._patience_s = patience_s
 
     def listen(self) -> None:
         """Hear both from here on; libraries that were started meanwhile may have taken them."""
         signal.signal(signal.SIGINT, self._ask)
         signal.signal(signal.SIGTERM, self._ask)
+        if not self._ender.is_alive():
+            self._ender.start()
 
     def is_set(self) -> bool:
         """Whether an end was asked for."""
@@ -299,6 +338,12 @@ class Interrupts:
         if self._asked.is_set():
             raise KeyboardInterrupt
         self._asked.set()
+
+    def _end(self) -> None:
+        self._asked.wait()
+        time.sleep(self._patience_s)
+        print(self._last_words, file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,17 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sweeper.answers.best import Answer, answers
 from sweeper.answers.figure import figure
+from sweeper.answers.page import FILE as REPORT
+from sweeper.answers.page import page, save
 from sweeper.answers.summary import summary
+from sweeper.answers.table import headline, table
+from sweeper.cluster.attempts import next_attempt
 from sweeper.cluster.progress import Progress
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
@@ -120,9 +124,12 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             )
             sit_down(journal, session, again)
             measure(study, folder, journal, session, say, stop)
-        records = read(folder / FILE).standing()
+        contents = read(folder / FILE)
+        records = contents.standing()
         found = answers(records, study)
-        behind = publish(study, records, found, tracking, stop)
+        text = page(study, contents, found)
+        behind = publish(study, records, found, text, tracking, stop)
+    report = save(text, folder)
     return Outcome(
         study=study,
         folder=folder,
@@ -135,6 +142,7 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             points=points,
             wall_seconds=time.monotonic() - started_s,
             tracking_uri=tracking.public_uri,
+            report=str(report),
         ),
         behind=behind,
         interrupted=stop.is_set(),
@@ -163,7 +171,11 @@ def refuse_impossible(todo: Plan, session: Session) -> None:
             model; the message names all that was found.
     """
     if refused := infeasible(todo.trials, session):
-        raise PlaceError("\n".join(sorted(set(refused.values()))))
+        way = (
+            "take such values out of the study (engine.tensor_parallel and its like, resources), "
+            "or use a cluster that has room"
+        )
+        raise PlaceError("\n".join(f"{reason}: {way}" for reason in sorted(set(refused.values()))))
     points = [point for launch in todo.launches for point in launch.points]
     each = [group[0].settings for group in by_configuration(points)]
     if faults := session.preflight(each):
@@ -221,20 +233,24 @@ def measure(
     progress = Progress(study, todo, before, folder, say)
     progress.begin()
     keeper = Keeper(study, journal, progress)
-    run(todo.trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
+    trials = [replace(trial, attempt=next_attempt(trial, before)) for trial in todo.trials]
+    run(trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
 
 
 def publish(
     study: Study,
     records: tuple[Record, ...],
     found: tuple[Answer, ...],
+    report: str,
     tracking: Tracking,
     stop: Stop,
 ) -> int:
     """Bring MLflow up to date with the answers; how many records it lacks."""
+    tracking.figures({REPORT: report.encode()})
     if (picture := figure(found, study)) is not None:
         tracking.figures({"front.png": picture})
     tracking.front(front_keys(records, found))
+    tracking.note(headline(found), table(study, records, found))
     if stop.is_set():
         return tracking.finish(FAREWELL_S, "KILLED")
     return tracking.finish(TRACKING_PATIENCE_S)

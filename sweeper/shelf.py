@@ -32,7 +32,13 @@ def open_study(name: str, root: Path) -> Shelved:
     """
     path = Path(name)
     study = load(path)
-    folder = path if path.is_dir() else root / "studies" / study.name
+    folder = folder_of(name, study, root)
     if not (folder / FILE).exists():
         raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
     return Shelved(study=study, contents=read(folder / FILE))
+
+
+def folder_of(name: str, study: Study, root: Path) -> Path:
+    """The folder of a study that was named by its YAML file or by the folder itself."""
+    path = Path(name)
+    return path if path.is_dir() else root / "studies" / study.name

@@ -52,8 +52,10 @@ def last_words(outcome: "Outcome") -> str:
     lines = [
         "",
         table(outcome.study, outcome.records, outcome.answers),
+        f"report   {outcome.summary['report']}",
         f"records  {outcome.folder}",
         f"MLflow   {_how_to_see(outcome.summary['tracking_uri'])}",
+        f"         there: Model training, {outcome.study.name}; sort by a metric to list records",
     ]
     if outcome.behind:
         lines.append(

@@ -23,6 +23,7 @@ class Command:
     """
 
     def __init__(self, study: Path, *words: str) -> None:
+        self.study = study
         self.mark = secrets.token_hex(8)
         self.journal_path = study.parent / "mlruns" / "studies" / study.stem / FILE
         self._files = [study.parent / f"{study.stem}.{self.mark}.{name}" for name in ("out", "err")]

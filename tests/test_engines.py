@@ -10,11 +10,18 @@ from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
 from tests.contract_engine import CONTRACT, INPUT_TOKENS, OUTPUT_TOKENS, Subject, batch
 
 ENGINE_SPECS = {
+    "vllm": EngineSpec(kind="vllm", compile=False, graphs=False),
     "transformers": EngineSpec(kind="transformers", compile=False, graphs=False),
     "simulated": EngineSpec(kind="simulated", options={"oom_above_batch": 6}),
 }
+VLLM = [
+    pytest.mark.engine,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+"""Of its imports."""
 LONG_PROMPT = [1] * 8000
 ABSURD = {
+    "vllm": [Request(0, LONG_PROMPT, OUTPUT_TOKENS)],
     # Even of the tiny model, their keys and values are 1.6 TB.
     "transformers": [Request(place, LONG_PROMPT, OUTPUT_TOKENS) for place in range(100_000)],
     "simulated": batch(7),
@@ -24,7 +31,11 @@ SIZES = Sizes(max_model_len=INPUT_TOKENS + OUTPUT_TOKENS, max_batch_size=8, batc
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("transformers", marks=pytest.mark.engine), "simulated"],
+    params=[
+        pytest.param("vllm", marks=VLLM),
+        pytest.param("transformers", marks=pytest.mark.engine),
+        "simulated",
+    ],
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     settings = Settings(

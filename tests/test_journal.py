@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -227,6 +228,25 @@ def test_a_disk_that_fills_up_in_mid_line_leaves_no_half_line(folder):
         assert list((folder / "attachments").iterdir()) == []
         journal.append("trial", {"trial_id": "t2"})
         assert [line["trial_id"] for line in journal.contents.trials] == ["t1", "t2"]
+
+
+def test_nothing_follows_a_half_line_that_cannot_be_taken_back(folder, monkeypatch):
+    def refused(descriptor, size):
+        raise OSError(errno.EIO, "I/O error")
+
+    with Journal.open(folder, STUDY) as journal:
+        before = written(folder)
+        with monkeypatch.context() as patched, disk_of(len(before) + 100):
+            patched.setattr(os, "ftruncate", refused)
+            with pytest.raises(PlaceError, match="free some space"):
+                journal.append("trial", {"trial_id": "big", "x": "x" * 1000})
+        torn = written(folder)
+        assert len(torn) == len(before) + 100
+        with pytest.raises(PlaceError, match="given up"):
+            journal.append("trial", {"trial_id": "t"})
+        assert written(folder) == torn
+    with Journal.open(folder, STUDY) as journal:
+        assert journal.contents.torn_bytes == 100
 
 
 @pytest.mark.parametrize("size", [0, 50, 150, 300])

@@ -20,9 +20,10 @@ def study(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine: {kind: vllm}", "engine.kind: vllm"),
         ("engine: {kind: endpoint}", "engine.kind: endpoint"),
-        ("axes: {engine.kind: [simulated, vllm]}", "engine.kind: vllm"),
+        ("axes: {engine.kind: [simulated, endpoint]}", "engine.kind: endpoint"),
+        ("engine: {kind: vllm, mode: online}", "engine.mode"),
+        ("engine: {kind: vllm, quantization: fp8}", "engine.quantization"),
         ("engine: {mode: online}", "engine.mode"),
         ("engine: {speculative: {kind: ngram}}", "engine.speculative: ngram"),
         ("engine: {quantization: fp8}", "engine.quantization"),
@@ -74,6 +75,11 @@ axes: {engine.kind: [simulated, transformers], workload.batching: [static, conti
     partly = "exclude: [{engine.kind: transformers, workload.batch_size: '>4'}]"
     sizes = text.replace("}\n", ", workload.batch_size: [1, 8]}\n")
     assert len(unavailable(study(sizes + partly))) == 1
+
+
+def test_vllm_batches_either_way_over_several_gpus(study):
+    ways = "axes: {engine.kind: [vllm], workload.batching: [static, continuous], "
+    assert unavailable(study(ways + "engine.tensor_parallel: [1, 2]}")) == []
 
 
 def test_a_simulated_study_asks_for_nothing_that_is_not_there(study):

@@ -44,10 +44,15 @@ LATENCY_S = {1: 0.515, 4: 2.525, 16: 1.535}
 PER_TOKEN_J = {size: energy / 500 for size, energy in ENERGY_J.items()}
 FRONT = (16, 1)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # Its assistant opens by itself over a quarter of the page, and its first tour over all of it.
 QUIET = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
@@ -78,7 +83,7 @@ def fill(root):
             journal.attach(f"{each.id}.log.gz", pack_log(b"hello\n"), role="engine_log", of=of)
         with Tracking(None, NAME, journal.folder, root, poll_s=0.05) as tracking:
             tracking.figures({"front.png": figure(found, STUDY)})
-            tracking.note(table(STUDY, records, found))
+            tracking.note("best: batch_size=16", table(STUDY, records, found))
             tracking.front([each.key for each in records if each.chosen[SIZE] in FRONT])
             assert tracking.finish(PATIENCE_S) == 0, tracking.trouble
     return tracking.public_uri
@@ -219,7 +224,7 @@ def test_a_record_has_its_files(shown):
 def test_the_study_shows_its_answer_and_its_figure(shown):
     shown.run(NAME)
     shown.sees("Child runs", *(f"batch_size={size}" for size in ENERGY_J))
-    shown.sees("ESTIMATE, NOT MEASURED", "best: point-16")
+    shown.sees("best: batch_size=16", "ESTIMATE, NOT MEASURED", "best: point-16")
     page = shown.run(NAME, "/artifacts/figures/front.png")
     image = page.locator("img[src^='blob:']").first
     image.wait_for()

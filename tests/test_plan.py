@@ -1,5 +1,6 @@
 """From a study to points, launches and trials."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from sweeper.errors import StudyError
 from sweeper.plan import (
     NOMINAL,
-    NOMINAL_LOAD_S,
     Cost,
     by_configuration,
     chunks,
@@ -43,6 +43,12 @@ LENGTHS = Axis(label="in", choices=tuple({"workload.input_tokens": n} for n in (
 
 def study(**changes) -> Study:
     return Study(**{"name": "s", "settings": Settings(), "axes": (TP, BATCH), **changes})
+
+
+def of_batches(count: int) -> Study:
+    """One configuration with as many points."""
+    choices = tuple({"workload.batch_size": size} for size in range(1, count + 1))
+    return study(axes=(Axis(label="b", choices=choices),))
 
 
 def cost(load_s: float, point_s: float) -> Cost:
@@ -153,6 +159,8 @@ def test_ids_are_the_same_in_every_process():
     [point] = expand(study(axes=()))[0]
     assert point.id == "fb95b3791c87"
     assert point.configuration == "58cc7c468d55"
+    [trial] = plan(study(axes=())).trials
+    assert (trial.id, trial.launches[0].seed) == ("359b9ddfa0", 230244081568)
 
 
 def test_digest_ignores_the_order_of_keys_and_nothing_else():
@@ -193,7 +201,7 @@ def test_one_launch_a_configuration_where_the_pool_is_unknown():
     assert [trial.gpus for trial in found.trials] == [4, 2, 1]
     assert [len(launch.points) for launch in found.launches] == [3, 3, 3]
     assert {(launch.number, launch.stage) for launch in found.launches} == {(0, "full")}
-    assert found.trials[0].expected_s == NOMINAL_LOAD_S + 3 * nominal_point_s(Settings())
+    assert found.trials[0].expected_s == 60.0 + 3 * nominal_point_s(Settings())
     assert len({trial.id for trial in found.trials}) == 3
 
 
@@ -243,11 +251,7 @@ def test_a_plan_covers_exactly_what_is_left(done, devices, load_s):
 
 
 def test_a_long_configuration_is_cut_so_that_the_pool_is_filled():
-    one = study(
-        axes=(
-            Axis(label="b", choices=tuple({"workload.batch_size": size} for size in range(1, 41))),
-        )
-    )
+    one = of_batches(40)
     alone = plan(one, devices=1, cost=cost(10.0, 100.0))
     assert [len(launch.points) for launch in alone.launches] == [40]
     # 4,010 s on two GPUs: half of 2,005 s holds the load and 9 points.
@@ -256,6 +260,48 @@ def test_a_long_configuration_is_cut_so_that_the_pool_is_filled():
     spread = plan(one, devices=8, cost=cost(10.0, 100.0))
     assert len(spread.launches) > 8
     assert max(trial.expected_s for trial in spread.trials) <= 4010 / 8 / 2 + 100
+
+
+@pytest.mark.parametrize(
+    ("launches", "devices", "cut"),
+    [
+        # A launch is 10 s of load and 90 s of points, each launch of all widths 700 GPU-seconds.
+        (1, 3, (1, 1, 1)),
+        (1, 4, (2, 2, 1)),
+        (1, 7, (3, 3, 1)),
+        (1, 8, (3, 3, 3)),
+        (2, 4, (1, 1, 1)),
+        (2, 7, (1, 1, 1)),
+        (2, 8, (2, 2, 2)),
+    ],
+)
+def test_a_pool_is_filled_by_the_launches_of_all_configurations(launches, devices, cut):
+    several = study(settings=Settings(measure=MeasureSpec(launches=launches)))
+    found = plan(several, devices=devices, cost=cost(10.0, 30.0))
+    counted = Counter(trial.gpus for trial in found.trials)
+    assert tuple(counted[gpus] for gpus in (1, 2, 4)) == tuple(launches * each for each in cut)
+
+
+def test_a_single_point_fills_no_pool():
+    [launch] = plan(study(axes=()), devices=16, cost=cost(10.0, 30.0)).launches
+    assert len(launch.points) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "load_s", "sizes"),
+    [
+        (20.0, 60.0, [6, 6]),
+        (119.0, 60.0, [6, 6]),
+        (121.0, 60.0, [6, 6]),
+        (179.0, 60.0, [6, 6]),
+        (180.0, 60.0, [12]),
+        (40.0, 20.0, [2] * 6),
+        (55.0, 15.0, [4, 4, 4]),
+    ],
+)
+def test_a_chunk_fits_beside_its_load_and_is_never_shorter(limit_s, load_s, sizes):
+    found = chunks(expand(of_batches(12))[0], limit_s, cost(load_s, 10.0))
+    assert [len(chunk) for chunk in found] == sizes
 
 
 @given(
@@ -267,16 +313,7 @@ def test_a_long_configuration_is_cut_so_that_the_pool_is_filled():
 def test_chunks_keep_every_point_once_and_are_as_few_as_the_limit_allows(
     count, limit_s, load_s, point_s
 ):
-    points = expand(
-        study(
-            axes=(
-                Axis(
-                    label="b",
-                    choices=tuple({"workload.batch_size": size} for size in range(1, count + 1)),
-                ),
-            )
-        )
-    )[0]
+    points = expand(of_batches(count))[0]
     found = chunks(points, limit_s, cost(load_s, point_s))
     assert sorted(p.id for chunk in found for p in chunk) == sorted(p.id for p in points)
     sizes = [len(chunk) for chunk in found]
@@ -297,15 +334,7 @@ def test_chunks_of_nothing():
 
 
 def test_chunks_balance_points_of_different_lengths_and_keep_their_order():
-    points = expand(
-        study(
-            axes=(
-                Axis(
-                    label="b", choices=tuple({"workload.batch_size": size} for size in (1, 2, 3, 4))
-                ),
-            )
-        )
-    )[0]
+    points = expand(of_batches(4))[0]
     by_size = Cost(
         load_s=lambda settings: 1.0,
         point_s=lambda settings: float(settings.workload.batch_size),
@@ -358,5 +387,5 @@ def test_requests_that_percentiles_need(limits, objectives, needed):
 def test_nominal_cost():
     settings = replace(Settings(), measure=MeasureSpec(repeats=3, min_window_s=30.0))
     assert nominal_point_s(settings) == 180.0
-    assert NOMINAL.load_s(settings) == NOMINAL_LOAD_S
+    assert NOMINAL.load_s(settings) == 60.0
     assert NOMINAL.point_s(settings) == 180.0

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import MARK, Carrier, Command, engines, of_lease, until
-from studies import write
 
 from sweeper.results.record import Window
 from sweeper.trial.guardian import processes
+from tests.commands import MARK, Carrier, Command, engines, of_lease, until
 from tests.nvml_standin import Gpu, Scenario, environment
+from tests.studies import write
 
 pytestmark = [pytest.mark.ray, pytest.mark.nvml]
 pytest_plugins = ("tests.nvml_standin.fixtures",)
@@ -182,3 +182,56 @@ def on_node(pretended: Pretended, raylet: int) -> list[Carrier]:
     """The working engines whose actor is a worker of that raylet."""
     parents = {process.pid: process.parent for process in processes()}
     return [each for each in working(pretended) if parents.get(each.parent) == raylet]
+
+
+@pytest.mark.slow
+def test_verdicts_of_another_environment_are_asked_about(
+    pretended: Pretended, tmp_path: Path
+) -> None:
+    options = "{fail: {kind: error, batch_size: 4, attempts: 2}}"
+    study = write(tmp_path, name="changed", address=pretended.address, options=options)
+    command = Command(study)
+    assert command.wait() == 1, command.err
+    assert verdicts(command)[4] == ("failed", 1)
+    assert verdicts(command)[1][0] == "ok"
+
+    pretend_another_environment(command)
+    before = command.journal_path.read_bytes()
+    command = Command(study)
+    assert command.wait() == 2
+    assert "torch 1.0 -> " in command.err
+    assert "--remeasure" in command.err
+    assert command.journal_path.read_bytes() == before
+
+    command = Command(study, "--mix", "--retry", "failed", "--json")
+    assert command.wait() == 0, command.err
+    assert json.loads(command.out)["ok"] == 2
+    assert command.journal.superseded == frozenset()
+    mixed = command.journal
+    assert verdicts(command)[4] == ("ok", 2)
+    assert len(mixed.records) == 3
+
+    pretend_another_environment(command)
+    command = Command(study, "--remeasure")
+    assert command.wait() == 0, command.err
+    journal = command.journal
+    taken_back = [journal.records[position] for position in sorted(journal.superseded)]
+    assert taken_back == [record for record in mixed.records if record.accepted]
+    assert len(journal.records) == 5
+    assert list(journal.accepted().values()) == list(journal.records[3:])
+    assert {status for status, _ in verdicts(command).values()} == {"ok"}
+
+
+def verdicts(command: Command) -> dict[int, tuple[str, int]]:
+    """Status and attempt of what stands for each batch size."""
+    standing = command.journal.standing()
+    return {each.chosen["workload.batch_size"]: (each.status, each.attempt) for each in standing}
+
+
+def pretend_another_environment(command: Command) -> None:
+    """As if all sittings so far had been with another torch."""
+    lines = [json.loads(line) for line in command.journal_path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "sitting":
+            line["environment"]["versions"]["torch"] = "1.0"
+    command.journal_path.write_text("".join(json.dumps(line) + "\n" for line in lines))

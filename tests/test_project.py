@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,19 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ["codecarbon", "mlflow", "optuna", "pynvml", "ray", "torch", "transformers", "vllm"]
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """The absolute names a file imports, anywhere in it, type checking included."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = path.relative_to(ROOT).with_suffix("").parts[: -node.level or None]
-            yield ".".join([*above, node.module or ""]).strip(".") if node.level else node.module
+            names.add(
+                ".".join([*above, node.module or ""]).strip(".") if node.level else node.module
+            )
+    return frozenset(names)
 
 
 def importers(package: str) -> set[str]:

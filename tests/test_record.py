@@ -59,7 +59,9 @@ def test_what_was_measured_cannot_be_changed_nor_its_fields_be_mixed_up(part, na
 def test_a_window_lasts_from_edge_to_edge_and_is_metered_from_reading_to_reading():
     window = replace(make_window(started_s=100.0, duration_s=30.0), readings=({"t_s": 5.0},))
     assert (window.duration_s, window.metered_s) == (30.0, 30.0)
-    assert replace(window, readings=({"t_s": 5.0}, {"t_s": 12.5})).metered_s == 7.5
+    readings = ({"t_s": 5.0}, {"t_s": 9.0}, {"t_s": 12.5})
+    assert replace(window, readings=readings).metered_s == 7.5
+    assert replace(window, readings=readings[:2]).metered_s == 4.0
     assert replace(window, readings=()).metered_s == 30.0
 
 

@@ -1,9 +1,10 @@
 import pytest
 
 from sweeper.answers.best import answers
-from sweeper.answers.figure import figure, series
+from sweeper.answers.figure import figure
+from sweeper.answers.panel import series
 from sweeper.answers.results import results
-from sweeper.answers.table import table
+from sweeper.answers.table import headline, table
 from sweeper.answers.units import digits, exponent, label, quantity
 from sweeper.spec import Settings, Study
 from tests.records import ESTIMATED, SIMULATED, make_record, two_objectives
@@ -165,7 +166,7 @@ def test_the_figure_is_a_picture_that_says_what_it_is_of():
     assert "<svg" in drawing
     for words in (
         "a_study   [ESTIMATE, NOT MEASURED]",
-        "best: 1-4",
+        "best: tensor_parallel=1, batch_size=4",
         "tensor_parallel=2",
         "hollow: not tpot_p99_s",
     ):
@@ -194,3 +195,18 @@ def test_a_figure_of_three_objectives_or_one():
     ):
         study = Study(name="$odd_^name$", settings=Settings(), objectives=objectives)
         assert figure(answers(records(), study), study) is not None
+
+
+def test_the_headline_names_the_best_by_what_was_chosen_and_says_when_it_is_no_measurement():
+    given = records(energy=ESTIMATED)
+    [found] = answers(given, STUDY)
+    assert headline([found]) == (
+        "best tensor_parallel=1, batch_size=4, 75.0 mJ/token (estimate, not measured)"
+    )
+
+
+def test_the_headline_says_why_there_is_no_best():
+    given = records()
+    strict = Study(name="a_study", settings=Settings(), limits={"tpot_p99_s": 1e-9})
+    assert headline(answers(given, strict)).startswith("no best: ")
+    assert headline([]) == "nothing was measured"

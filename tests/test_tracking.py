@@ -30,8 +30,8 @@ from tests.tracked import (
     until,
 )
 
-
 pytestmark = pytest.mark.mlflow
+
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):

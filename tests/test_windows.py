@@ -1,5 +1,7 @@
 """What lies between two edges: tokens, requests, samples, joules."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_energy_is_the_sum_over_devices_of_the_differences():
 @pytest.mark.parametrize(
     ("before", "after", "code"),
     [
-        (reading(0.0, a=0.0), reading(4.999, a=9.0), "window_too_short"),
+        (reading(7.0, a=0.0), reading(11.999, a=9.0), "window_too_short"),
         (reading(0.0, a=1.0, b=1.0), reading(9.0, a=2.0, b=0.5), "counter_reset"),
         (reading(0.0, a=1.0, b=1.0), reading(9.0, a=2.0, b=1.0), "counter_stuck"),
         (reading(0.0, a=1.0, b=1.0), reading(9.0, a=2.0), "device_missing"),
@@ -118,6 +120,8 @@ def test_a_steady_window_counts_what_happened_after_its_start_up_to_its_end():
     found = taken("steady", edges=edges)
     assert (found.input_tokens, found.output_tokens, found.requests) == (20, 4, 0)
     assert found.samples == {"itl_s": [(1.0, 2)]}
+    later = taken("steady", edges=replace(edges, started_s=12.0, ended_s=14.0))
+    assert (later.input_tokens, later.output_tokens, later.requests) == (0, 2, 2)
 
 
 def test_the_pause_between_two_batches_is_nobodys_token_gap():
@@ -225,10 +229,10 @@ def test_a_steady_window_out_of_balance_has_no_energy():
     )
     balanced = taken("steady", edges=edges)
     assert (balanced.energy_j, balanced.reason) == (60.0, None)
-    off = taken("steady", edges=Edges(**{**vars(edges), "ended_s": 12.0}))
+    off = taken("steady", edges=replace(edges, ended_s=12.0))
     assert off.energy_j is None
     assert off.reason.startswith("unbalanced: 5.000 tokens in per token out")
-    assert taken("whole", edges=Edges(**{**vars(edges), "ended_s": 12.0})).energy_j == 60.0
+    assert taken("whole", edges=replace(edges, ended_s=12.0)).energy_j == 60.0
 
 
 @given(st.integers(1, 4000), st.integers(1, 500), st.integers(1, 200), st.floats(-0.1, 0.1))
@@ -241,6 +245,15 @@ def test_balance_is_judged_relative_to_the_workload(inputs, outputs, count, off)
         assert (reason is None) == (abs(exact) < BALANCE)
 
 
+def test_balance_includes_its_limit():
+    requests = {0: request(0, 100, 1)}
+    assert unbalanced(102, 1, requests) is None
+    assert unbalanced(98, 1, requests) is None
+    assert unbalanced(103, 1, requests) == (
+        "unbalanced: 103.000 tokens in per token out, the workload has 100.000"
+    )
+
+
 def test_balance_needs_a_token():
     assert unbalanced(100, 0, {1: request(1)}) == (
         "unbalanced: no token was generated inside the window"
@@ -250,6 +263,7 @@ def test_balance_needs_a_token():
 def test_spread_of_durations():
     assert spread([2.0, 2.5, 2.2]) == pytest.approx(0.25)
     assert spread([2.0, 2.0]) == 0.0
+    assert spread([0.5, 0.75]) == pytest.approx(0.5)
     assert spread([2.0]) == float("inf")
     assert spread([]) == float("inf")
     assert spread([0.0, 2.0]) == float("inf")

@@ -87,7 +87,7 @@ def answer(
     """The front and the best of one group."""
     limits = study_limits(study, where)
     shown = front((each for each in group.results if meets(each, where)), objectives)
-    target = _target(objectives, limits)
+    target = target_of(objectives, limits)
     direction = {target: objectives[target]}
     known = [each for each in group.results if costs(each, direction) is not None]
     meeting = [each for each in known if meets(each, limits)]
@@ -160,7 +160,7 @@ def nearest_miss(
     return Miss(result=nearest, worst=verdict, reason=_fault(verdict))
 
 
-def _target(objectives: Objectives, limits: Sequence[Limit]) -> str:
+def target_of(objectives: Objectives, limits: Sequence[Limit]) -> str:
     """The objective that best is chosen by: the first, or without limits the first of energy."""
     if not limits:
         for metric in objectives:

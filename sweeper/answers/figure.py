@@ -6,15 +6,15 @@ own besides. Matplotlib is loaded only when a figure is drawn.
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeper.answers.best import Answer
 from sweeper.answers.criteria import Limit, meets
+from sweeper.answers.panel import axes_of, place_of, running, series
 from sweeper.answers.results import Result
-from sweeper.answers.table import brief, plain
+from sweeper.answers.table import brief, doubt, plain
 from sweeper.answers.units import exponent, label, prefixed
-from sweeper.results.metrics import is_energy
 from sweeper.spec import Study
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def figure(
     answers: Sequence[Answer], study: Study, *, form: Literal["png", "svg"] = "png"
 ) -> bytes | None:
     """The answers as a picture; `None` where no result has two objectives to be drawn by."""
-    drawn = [(answer, axes) for answer in answers if (axes := _axes(answer)) is not None]
+    drawn = [(answer, axes) for answer in answers if (axes := axes_of(answer)) is not None]
     if not drawn:
         return None
     import matplotlib as mpl
@@ -54,40 +54,6 @@ def figure(
     return stream.getvalue()
 
 
-def series(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Results by all their choices but the one with the most values, which runs along a line."""
-    members = list(results)
-    key = _running(members)
-    found: dict[str, list[Result]] = {}
-    for result in members:
-        rest = {name: value for name, value in result.chosen.items() if name != key}
-        found.setdefault(brief(rest).replace("$", r"\$"), []).append(result)
-    return found
-
-
-def _running(results: Sequence[Result]) -> str | None:
-    values: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in result.chosen.items():
-            values.setdefault(key, set()).add(plain(value))
-    return max(values, key=lambda key: len(values[key]), default=None)
-
-
-def _axes(answer: Answer) -> tuple[str, str] | None:
-    """The metrics to draw by: an energy along x where there is one, against the next objective."""
-    names = sorted(answer.objectives, key=lambda metric: not is_energy(metric))
-    if len(names) < 2:
-        names += [name for name in ("latency_mean_s", "output_tokens_per_s") if name not in names]
-    x, y = names[:2]
-    known = any(_place(result, x, y) for result in answer.group.results)
-    return (x, y) if known else None
-
-
-def _place(result: Result, x: str, y: str) -> tuple[float, float] | None:
-    across, up = result.value(x), result.value(y)
-    return None if across is None or up is None else (across, up)
-
-
 def _title(study: Study, answers: Sequence[Answer]) -> str:
     kinds = {answer.group.provenance for answer in answers if answer.group.results}
     words = [f"{kind.upper()}, NOT MEASURED" for kind in sorted(kinds - {"measured"})]
@@ -96,7 +62,7 @@ def _title(study: Study, answers: Sequence[Answer]) -> str:
 
 def _panel(axes: "Axes", answer: Answer, x: str, y: str) -> None:
     group = answer.group
-    known = [result for result in group.results if _place(result, x, y)]
+    known = [result for result in group.results if place_of(result, x, y)]
     powers = {
         metric: exponent([_value(each, metric) for each in known], metric) for metric in (x, y)
     }
@@ -129,8 +95,7 @@ def _panel(axes: "Axes", answer: Answer, x: str, y: str) -> None:
     for limit in answer.limits:
         _draw_limit(axes, limit, (x, y), scales)
     for metric, name in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
-        doubt = group.provenance != "measured" and (is_energy(metric) or known[0].simulated)
-        kind = f" ({group.provenance})" if doubt else ""
+        kind = f" ({doubt(group, metric)})" if doubt(group, metric) else ""
         name(f"{label(metric)} [{prefixed(metric, powers[metric])}]{kind}")
     axes.grid(visible=True, which="major", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -173,7 +138,14 @@ def _draw_series(
                 elinewidth=0.8,
                 zorder=3,
             )
-        axes.plot([], [], marker=marker, color=colour, linewidth=0.8, label=name or "results")
+        axes.plot(
+            [],
+            [],
+            marker=marker,
+            color=colour,
+            linewidth=0.8,
+            label=name.replace("$", r"\$") or "results",
+        )
 
 
 def _bar(result: Result, metric: str, scales: Mapping[str, float]) -> list[list[float]] | None:
@@ -192,7 +164,7 @@ def _draw_front(
     where = {
         result.id: (place[0] * scales[x], place[1] * scales[y])
         for result in answer.group.results
-        if (place := _place(result, x, y))
+        if (place := place_of(result, x, y))
     }
     front = sorted(
         (result for result in answer.front if result.id in where),
@@ -206,7 +178,7 @@ def _draw_front(
             style = {"drawstyle": f"steps-{turn}"}
         linewidth = 1.3 if "drawstyle" in style else 0
         axes.plot(xs, ys, color="black", linewidth=linewidth, zorder=2, label="front", **style)
-    key = _running(answer.group.results)
+    key = running(answer.group.results)
     named = {id(each) for each in (answer.best, answer.knee, *front[:1], *front[-1:]) if each}
     for result in front:
         if key is not None and (len(front) <= LABELLED or id(result) in named):
@@ -234,7 +206,7 @@ def _draw_front(
                 color="black",
                 markerfacecolor="#F0E442" if name == "best" else "none",
                 zorder=2.5,
-                label=f"{name}: {marked.id}",
+                label=f"{name}: {brief(marked.chosen) or marked.id}",
             )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from sweeper.answers.best import Answer
 from sweeper.answers.criteria import judge
+from sweeper.answers.front import Group
 from sweeper.answers.quality import unchecked
 from sweeper.answers.results import Result, settled
-from sweeper.answers.units import CAVEAT, digits, exponent, label, prefixed
+from sweeper.answers.units import CAVEAT, digits, exponent, label, prefixed, quantity
 from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record, Status
 from sweeper.spec import Study, Values
@@ -20,12 +21,13 @@ from sweeper.spec import Study, Values
 UNKNOWN = "-"
 WIDTH = 100
 
-_EXPLAINED: Mapping[str, str] = {
+EXPLAINED: Mapping[str, str] = {
     "±": "± half of the 95 % interval over launches",
     "?": "? a percentile of too few samples",
     "!": "! beyond a limit",
 }
-_TROUBLES: Mapping[Status, str] = {
+"""The signs of a cell, and what is said of them below a table."""
+_TROUBLE_WORDS: Mapping[Status, str] = {
     "energy_invalid": "without energy",
     "wrong_setting": "not what was asked",
     "infeasible": "infeasible",
@@ -40,6 +42,25 @@ def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) ->
     parts = [_section(study, answer, homes) for answer in answers]
     troubles = _troubles(settled(known))
     return "\n\n".join([*parts, *([troubles] if troubles else [])]) + "\n"
+
+
+def headline(answers: Sequence[Answer]) -> str:
+    """The best of each condition in a line, or that there is none."""
+    said = []
+    for answer in answers:
+        where = f"{brief(answer.group.condition)}: " if answer.group.condition else ""
+        if answer.best is None:
+            said.append(f"{where}no best: {answer.why}")
+            continue
+        metric = next(iter(answer.objectives))
+        value = answer.best.value(metric)
+        known = f", {quantity(value, metric)}" if value is not None else ""
+        caveat = CAVEAT[answer.group.provenance]
+        said.append(
+            f"{where}best {brief(answer.best.chosen) or answer.best.id}{known}"
+            + (f" ({caveat})" if caveat else "")
+        )
+    return "; ".join(said) or "nothing was measured"
 
 
 def brief(values: Values) -> str:
@@ -89,23 +110,24 @@ def _launching(study: str, point: str, command: str) -> str:
 
 
 def _grid(study: Study, answer: Answer) -> list[str]:
-    rows = _sorted(answer)
+    rows = ranked(answer)
     columns = [
         ("id", [result.id for result in rows], str.ljust),
-        *((key, cells, str.rjust) for key, cells in _levers(rows)),
-        *((*_column(metric, answer, rows), str.rjust) for metric in _metrics(answer)),
+        *((key, cells, str.rjust) for key, cells in levers(rows)),
+        *((*_column(metric, answer, rows), str.rjust) for metric in shown_metrics(answer)),
         ("launches", [str(result.launches) for result in rows], str.rjust),
-        ("", [_mark(result, study, answer) for result in rows], str.ljust),
+        ("", [mark(result, study, answer) for result in rows], str.ljust),
     ]
     lines = _aligned(columns)
     cells = "".join(cell for _, column, _ in columns[1:-2] for cell in column)
-    notes = [text for sign, text in _EXPLAINED.items() if sign in cells]
+    notes = [text for sign, text in EXPLAINED.items() if sign in cells]
     gains = {result.energy.systematic for result in rows if result.energy}
     notes += [f"gain error of the meter ±{100 * gain:g} %" for gain in gains if gain]
     return [*lines, *([f"  {'; '.join(notes)}"] if notes else [])]
 
 
-def _sorted(answer: Answer) -> list[Result]:
+def ranked(answer: Answer) -> list[Result]:
+    """All results of an answer, the best by its first objective first."""
     (metric, direction), *_ = answer.objectives.items()
     sign = 1.0 if direction == "min" else -1.0
 
@@ -116,7 +138,7 @@ def _sorted(answer: Answer) -> list[Result]:
     return sorted(answer.group.results, key=place)
 
 
-def _levers(rows: Sequence[Result]) -> list[tuple[str, list[str]]]:
+def levers(rows: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """The choices that differ between the rows, by the shortest names that tell them apart."""
     keys = list(dict.fromkeys(key for result in rows for key in result.chosen))
     last = [key.rpartition(".")[2] for key in keys]
@@ -127,7 +149,7 @@ def _levers(rows: Sequence[Result]) -> list[tuple[str, list[str]]]:
     return [column for column in found if len(set(column[1])) > 1] or found
 
 
-def _metrics(answer: Answer) -> list[str]:
+def shown_metrics(answer: Answer) -> list[str]:
     """The objectives, what limits speak of, and in any case energy per token and throughput."""
     wanted = [*answer.objectives, *(limit.metric for limit in answer.limits)]
     wanted += ["energy_per_output_token_j", "output_tokens_per_s"]
@@ -138,14 +160,20 @@ def _column(metric: str, answer: Answer, rows: Sequence[Result]) -> tuple[str, l
     values = [value for result in rows if (value := result.value(metric)) is not None]
     power = exponent(values, metric)
     title = f"{label(metric)} [{prefixed(metric, power)}]"
-    cells = [_cell(result, metric, power, answer) for result in rows]
-    kind = answer.group.provenance
-    if kind != "measured" and (is_energy(metric) or rows[0].simulated):
-        return f"{title} ({kind})", cells
-    return title, cells
+    cells = [cell(result, metric, power, answer) for result in rows]
+    kind = doubt(answer.group, metric)
+    return f"{title} ({kind})" if kind else title, cells
 
 
-def _cell(result: Result, metric: str, power: int, answer: Answer) -> str:
+def doubt(group: Group, metric: str) -> str | None:
+    """What a group's numbers of a metric are where no instrument gave them."""
+    kind = group.provenance
+    simulated = any(result.simulated for result in group.results)
+    return kind if kind != "measured" and (is_energy(metric) or simulated) else None
+
+
+def cell(result: Result, metric: str, power: int, answer: Answer) -> str:
+    """A number with its half interval over a power of ten, and the signs of `EXPLAINED`."""
     value = result.value(metric)
     if value is None:
         return UNKNOWN
@@ -163,7 +191,8 @@ def _cell(result: Result, metric: str, power: int, answer: Answer) -> str:
     return text + ("!" if beyond else "")
 
 
-def _mark(result: Result, study: Study, answer: Answer) -> str:
+def mark(result: Result, study: Study, answer: Answer) -> str:
+    """What a result is among the others, in words."""
     marks = [
         ("best", result is answer.best),
         ("tie", any(result is each for each in answer.ties)),
@@ -199,20 +228,31 @@ def _aligned(
     return [*texts[:height], rule.rstrip(), *texts[height:]]
 
 
-def _troubles(records: Sequence[Record]) -> str:
-    """The points that gave no result, or no energy, by their reasons."""
-    lines = []
-    for status, words in _TROUBLES.items():
+def troubles(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
+    """The points without a result, or without energy: by what became of them, then by reason.
+
+    A record stands for each point, the first that gave the reason; the commonest reason is first.
+    """
+    known = list(records)
+    found: dict[str, dict[str, list[Record]]] = {}
+    for status, words in _TROUBLE_WORDS.items():
         reasons: dict[str, dict[str, Record]] = {}
-        for record in records:
+        for record in known:
             if record.status == status:
                 reason = (record.reason or "no reason given").strip().splitlines()[0]
                 reasons.setdefault(reason, {}).setdefault(record.id, record)
-        if not reasons:
-            continue
-        lines.append(f"{words}: {len({point for found in reasons.values() for point in found})}")
-        for reason, found in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
-            shown = [f"{each.id} ({brief(each.chosen)})" for each in [*found.values()][:3]]
+        if reasons:
+            ordered = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+            found[words] = {reason: [*points.values()] for reason, points in ordered}
+    return found
+
+
+def _troubles(records: Sequence[Record]) -> str:
+    lines = []
+    for words, reasons in troubles(records).items():
+        lines.append(f"{words}: {len({each.id for found in reasons.values() for each in found})}")
+        for reason, found in reasons.items():
+            shown = [f"{each.id} ({brief(each.chosen)})" for each in found[:3]]
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             lines += textwrap.wrap(f"{len(found)} x {reason}", WIDTH, initial_indent="  ")
             lines.append(f"      {'; '.join(shown)}{more}")

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweeper.results.contents import Contents
 from sweeper.results.record import ACCEPTED, Key
 from sweeper.spec import Trial
 
@@ -56,7 +57,7 @@ def keys(trial: Trial) -> list[Key]:
 
 
 def record_key(event: Mapping[str, Any]) -> Key:
-    """The key of a `record` event, which carries the record's own fields."""
+    """The key of a `record` or `window`, which carries the record's own fields."""
     return (str(event["id"]), int(event["launch"]), str(event["stage"]))
 
 
@@ -92,6 +93,18 @@ def remaining(course: Course, *, failed_only: bool = False) -> Trial | None:
     if not left:
         return None
     return restricted(course.trial, left, attempt=course.trial.attempt + course.attempts)
+
+
+def next_attempt(trial: Trial, before: Contents) -> int:
+    """The first attempt that neither this trial nor any of its points had in earlier sittings.
+
+    A sitting that was killed may have left windows and files of its attempt, but no record.
+    """
+    points = set(keys(trial))
+    told: list[int] = [line["attempt"] for line in before.trials if line["trial_id"] == trial.id]
+    told += [record.attempt for record in before.records if record.key in points]
+    told += [line["attempt"] for line in before.windows if record_key(line) in points]
+    return max(told, default=-1) + 1
 
 
 def restricted(trial: Trial, kept: Collection[Key], attempt: int) -> Trial:

@@ -191,6 +191,7 @@ class Dispatcher:
                 self._give_up(self._courses[name], frozenset(keys(trial)), reason)
 
     def _give_up(self, course: Course, lost: frozenset[Key], reason: str) -> None:
-        trial = restricted(course.trial, lost, attempt=max(0, course.attempts - 1))
+        attempt = course.trial.attempt + max(0, course.attempts - 1)
+        trial = restricted(course.trial, lost, attempt=attempt)
         points = sorted({point for point, _, _ in lost})
         self._on_event(trial, {"kind": "given_up", "points": points, "reason": reason})

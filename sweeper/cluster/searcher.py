@@ -22,6 +22,7 @@ from ray.tune.stopper import Stopper
 from sweeper.cluster.actor import Task
 from sweeper.cluster.dispatch import Dispatcher, Patience
 from sweeper.cluster.session import Session
+from sweeper.errors import PlaceError
 
 REFRESH_S = 1.0
 """How old what is known of the cluster may be when a trial is placed."""
@@ -74,6 +75,12 @@ class Desk:
             return
         self._looked_s = now_s
         nodes = self.session.living()
+        if not nodes and self.session.started:
+            self.error = PlaceError(
+                "Ray, which was started here, has died, perhaps for want of memory: the same "
+                "command starts it again and goes on"
+            )
+            raise self.error
         self.living = frozenset(node.id for node in nodes)
         self.dispatcher.pool.update(nodes)
         self._idle = False

@@ -26,6 +26,7 @@ from sweeper.spec import ClusterSpec, ResourcesSpec, Settings
 from sweeper.trial.guardian import Guardian
 
 PROBE_LIMIT_S = 120.0
+CONNECT_LIMIT_S = 5.0
 PREFLIGHT_LIMIT_S = 600.0
 """Engines are imported, from slow disks too, and a hub is asked for every model."""
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -212,14 +213,19 @@ def _address(asked: str) -> str | None:
 def _running() -> str | None:
     """The cluster that `ray start` left a note of on this machine, if it answers."""
     address = read_ray_address(None)
-    if not address:
-        return None
+    return str(address) if address and _silence(str(address)) is None else None
+
+
+def _silence(address: str) -> str | None:
+    """Why nothing can be said to `host:port`; `None` where somebody listens."""
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return "not of the form host:port"
     try:
-        socket.create_connection((host, int(port)), timeout=2.0).close()
-    except (OSError, ValueError):
-        return None
-    return str(address)
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_LIMIT_S).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
 
 
 def _start() -> Guardian:
@@ -247,10 +253,17 @@ def _start() -> Guardian:
     finally:
         os.environ.clear()
         os.environ.update(before)
+    guardian.look()
     return guardian
 
 
 def _join(address: str) -> None:
+    if (why := _silence(address)) is not None:
+        # Ray itself goes on trying for a quarter of an hour and says nothing.
+        raise PlaceError(
+            f"cluster.address: nothing answers at {address} ({why}): give the host:port that "
+            "`ray start --head` told, or local to start Ray here"
+        )
     os.environ.update(DRIVER_ENVIRONMENT)
     package = str(Path(sweeper.__file__).parent)
     try:

@@ -15,7 +15,7 @@ import ray
 from sweeper.cluster.dispatch import Dispatcher, OnEvent, Patience
 from sweeper.cluster.pool import Node, Pool
 from sweeper.cluster.session import Session
-from sweeper.engines import engine_class
+from sweeper.engines import engine_traits
 from sweeper.spec import ResourcesSpec, Study, Trial
 
 LEASE_CLASS = "sweeper.trial.lease:Lease"
@@ -136,7 +136,7 @@ def _refusal(
     widest = max((len(node.devices) for node in nodes), default=0)
     if not any(node.gpus for node in nodes) and not elastic:
         kind = trial.launches[0].points[0].settings.engine.kind
-        if trial.gpus > 1 or engine_class(kind).needs_gpu:
+        if trial.gpus > 1 or engine_traits(kind).needs_gpu:
             return f"{trial.gpus} GPUs for one launch of {kind}, on a cluster that has none"
     if trial.gpus > max(widest, elastic):
         return f"{trial.gpus} GPUs for one launch, on {max(widest, elastic)}-GPU nodes"

@@ -14,11 +14,21 @@ from sweeper.errors import PlaceError
 from sweeper.spec import EngineKind, Settings, Sizes
 
 ENGINES: dict[EngineKind, str] = {
+    "vllm": "sweeper.engines.vllm:VllmEngine",
     "transformers": "sweeper.engines.transformers:TransformersEngine",
     "simulated": "sweeper.engines.simulated:SimulatedEngine",
 }
 """Import paths of the engines that exist."""
-EXTRAS: dict[EngineKind, str] = {"transformers": "sweeper[transformers]"}
+TRAITS: dict[EngineKind, str] = {
+    "vllm": "sweeper.engines.vllm_traits:VllmTraits",
+    "transformers": "sweeper.engines.transformers_traits:TransformersTraits",
+    "simulated": "sweeper.engines.simulated:SimulatedEngine",
+}
+"""Import paths of what is known of them without importing their libraries."""
+EXTRAS: dict[EngineKind, str] = {
+    "vllm": "sweeper[vllm]",
+    "transformers": "sweeper[transformers]",
+}
 """What to install for those whose libraries the base install leaves out."""
 
 EventKind = Literal["admitted", "first_token", "tokens", "finished", "failed"]
@@ -65,8 +75,8 @@ class Clock(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """What every engine does; capabilities belong to the class, never to lists in a caller."""
+class Traits(Protocol):
+    """What an engine can do; capabilities belong to the class, never to lists in a caller."""
 
     streams: bool
     """Whether tokens are timed one by one: without it there is no TTFT, TPOT or ITL."""
@@ -87,6 +97,10 @@ class Engine(Protocol):
         `None` if nothing speaks against it.
         """
         ...
+
+
+class Engine(Traits, Protocol):
+    """What every engine does."""
 
     def __init__(
         self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock
@@ -137,6 +151,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of everything; may be called twice, and after a failed load."""
         ...
+
+
+def engine_traits(kind: EngineKind) -> type[Traits]:
+    """What is known of an engine without importing its library, which takes seconds."""
+    module, _, name = TRAITS[kind].partition(":")
+    found: type[Traits] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def engine_class(kind: EngineKind) -> type[Engine]:

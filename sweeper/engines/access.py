@@ -6,11 +6,12 @@ Asked on the node itself before a GPU is held; nothing is downloaded.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from sweeper.engines import engine_class
+from sweeper.engines import EXTRAS, engine_traits
 from sweeper.errors import SweeperError
-from sweeper.spec import ModelSpec, Settings
+from sweeper.spec import EngineKind, ModelSpec, Settings
 
 CONFIG = "config.json"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -32,9 +33,20 @@ def faults(asked: Sequence[Settings]) -> list[str]:
 
 def _fault(settings: Settings) -> str | None:
     try:
-        return engine_class(settings.engine.kind).preflight(settings)
+        return engine_traits(settings.engine.kind).preflight(settings)
     except SweeperError as error:
         return str(error)
+
+
+def library_fault(kind: EngineKind, libraries: Sequence[str]) -> str | None:
+    """Which of an engine's libraries are not installed here, and what to install."""
+    missing = [name for name in libraries if find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"engine.kind: {kind} needs {' and '.join(missing)}, not installed here: "
+        f"pip install '{EXTRAS[kind]}'"
+    )
 
 
 def model_fault(model: ModelSpec, environment: Mapping[str, str]) -> str | None:

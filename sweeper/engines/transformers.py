@@ -10,7 +10,7 @@ import transformers
 from transformers import CompileConfig, GenerationConfig
 
 from sweeper.engines import Clock, Event, Request, host_memory, weights
-from sweeper.engines.access import hub_environment, model_fault
+from sweeper.engines.device_memory import PeakMemory, shortage
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
@@ -21,6 +21,7 @@ from sweeper.engines.transformers_settings import (
     refuse_unavailable,
     uses_graphs,
 )
+from sweeper.engines.transformers_traits import TransformersTraits
 from sweeper.errors import EngineError, Infeasible, SweeperError, WrongSetting
 from sweeper.spec import Settings, Sizes
 
@@ -29,17 +30,13 @@ OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_
 Made = TypeVar("Made")
 
 
-class TransformersEngine:
+class TransformersEngine(TransformersTraits):
     """Greedy decoding of static batches on one GPU, or on the CPU where `devices` is empty.
 
     `engine.options` are further keyword arguments of `generate`. With `engine.compile` the cache
     is static and decoding steps are compiled, as `generate` offers it; on a GPU `engine.graphs`
     then has CUDA graphs replay them.
     """
-
-    streams = True
-    continuous = False
-    needs_gpu = False
 
     def __init__(
         self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock
@@ -54,18 +51,9 @@ class TransformersEngine:
         """The transformers model, from `load` to `close`."""
         self._graphs_compiled_before = 0
         self._generated_tokens = 0
+        self._peak = PeakMemory(self._allocated_bytes, self._forget_allocated)
         self.last_tokens: Any = None
         """Token ids that the last batch generated, a row for each request (a tensor)."""
-
-    @classmethod
-    def isolated(cls, settings: Settings) -> bool:
-        """A real engine lives in a process of its own."""
-        return True
-
-    @classmethod
-    def preflight(cls, settings: Settings) -> str | None:
-        """Whether the model can be had: a folder, the hub's cache, or the hub with its gate."""
-        return model_fault(settings.model, hub_environment(settings))
 
     def load(self) -> Mapping[str, Any]:
         """Build the model on its device.
@@ -92,8 +80,8 @@ class TransformersEngine:
             torch._dynamo.config.recompile_limit = 8 + 2 * len(self._sizes.batch_sizes)
             torch._dynamo.config.fail_on_recompile_limit_hit = True
             self._graphs_compiled_before = compiled_graphs()
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
+        self._peak.forget()
+        self._peak.keep()
         resolved = self._resolved()
         refuse_other_than_asked(spec, resolved)
         return resolved
@@ -113,7 +101,12 @@ class TransformersEngine:
         self._refuse_impossible(requests)
         self._times.begin()
         self.last_tokens = None
-        self.last_tokens = within_memory(lambda: self._run(requests))
+        try:
+            self.last_tokens = within_memory(lambda: self._run(requests))
+        except Infeasible:
+            self._peak.forget()
+            raise
+        self._peak.keep()
         self._check_compiled()
         self._generated_tokens += sum(request.output_tokens for request in requests)
         yield from batch_events(requests, submitted_s, self._times.times_s)
@@ -133,11 +126,12 @@ class TransformersEngine:
         return self._times.steps
 
     def counts(self) -> Mapping[str, float]:
-        """Peak bytes (of the GPU; without one, of the process) and tokens generated, since load."""
-        on_gpu = self._device is not None and self._device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self._device) if on_gpu else host_memory.peak_bytes()
+        """Peak bytes (of the GPU; without one, of the process) and tokens generated, since load.
+
+        A batch that did not fit counts in neither.
+        """
         return {
-            "peak_memory_bytes": float(peak),
+            "peak_memory_bytes": float(self._peak.most_bytes),
             "generated_tokens": float(self._generated_tokens),
         }
 
@@ -166,6 +160,16 @@ class TransformersEngine:
             prompts, attention_mask=mask, generation_config=options, streamer=self._times, **rest
         )
         return output[:, prompts.shape[1] :].clone()
+
+    def _allocated_bytes(self) -> int:
+        if self._device.type == "cpu":
+            return host_memory.peak_bytes()
+        peak: int = torch.cuda.max_memory_allocated(self._device)
+        return peak
+
+    def _forget_allocated(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
 
     def _refuse_impossible(self, requests: Sequence[Request]) -> None:
         """More positions than the model has, or a KV cache that the host cannot hold.
@@ -290,9 +294,10 @@ def within_memory(make: Callable[[], Made]) -> Made:
         )
         if not exhausted:
             raise EngineError(text) from error
+        reason = f"out of memory: {shortage(error)}"
     # Outside the handler, so that the frames of the failed call, and their tensors, are gone.
     free_caches()
-    raise Infeasible(f"out of memory: {text}")
+    raise Infeasible(reason)
 
 
 def free_caches() -> None:

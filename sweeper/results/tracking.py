@@ -19,7 +19,7 @@ from sweeper.results.addresses import Place, check, place_of, without_credential
 from sweeper.results.attachments import file_name
 from sweeper.results.contents import FILE, lines, whole_bytes
 from sweeper.results.mirror import Mirror
-from sweeper.results.note import fixed_width
+from sweeper.results.note import study_note
 from sweeper.results.record import Key
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ class Tracking:
             self._figures |= {f"figures/{file_name(name)}": data for name, data in figures.items()}
         self._news.set()
 
-    def note(self, text: str) -> None:
-        """What the study's page describes it by, such as the table of its answers."""
+    def note(self, headline: str, text: str) -> None:
+        """What the study's page says of it: the best, say, and the table of its answers."""
         with self._wishes:
-            self._note = fixed_width(text)
+            self._note = study_note(headline, text)
         self._news.set()
 
     def finish(self, timeout_s: float, ending: Ending = "FINISHED") -> int:

@@ -4,6 +4,8 @@ The owner holds the only writing end of a pipe. When it dies, says nothing for l
 lease, or asks for release, the guardian kills every process that carries the lease's token in its
 environment, and all of their descendants, until none is left. The token is inherited through
 `fork`, `exec`, `setsid` and the death of a parent, which process groups and parent ids are not.
+A process that gives itself a title may write it over the beginning of its environment: the token
+stands at the end, and whoever is there at a `look` is known from then on without it.
 
 It is nobody's child, because a Ray worker that is told to exit kills its children first, and the
 guardian would be the only one of them that obeys. Linux only: it reads `/proc`. It imports nothing
@@ -18,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
@@ -27,6 +29,7 @@ VARIABLE = "SWEEPER_LEASE"
 """Environment variable that carries the tokens of all leases a process belongs to, by colons."""
 
 RENEW = b"."
+LOOK = b"l"
 RELEASE = b"r"
 PAUSE_S = 0.1
 PROC = Path("/proc")
@@ -61,18 +64,22 @@ def processes() -> list[Process]:
 
 
 def members(
-    table: Iterable[Process], token: str, spared: frozenset[int] = frozenset()
+    table: Iterable[Process],
+    token: str,
+    spared: frozenset[int] = frozenset(),
+    known: frozenset[tuple[int, int]] = frozenset(),
 ) -> list[Process]:
     """The processes of a lease: those that carry `token`, and all of their descendants.
 
-    A `spared` process is none, and descent is not followed through it.
+    A `spared` process is none, and descent is not followed through it. Those `known`, by id and
+    start, are processes of the lease whatever they carry.
     """
     processes_by_parent: dict[int, list[Process]] = {}
     reached: dict[int, Process] = {}
     todo = []
     for process in table:
         processes_by_parent.setdefault(process.parent, []).append(process)
-        if token in process.tokens and process.pid not in spared:
+        if token in process.tokens or (process.pid, process.started) in known:
             todo.append(process)
     while todo:
         process = todo.pop()
@@ -83,7 +90,11 @@ def members(
     return list(reached.values())
 
 
-def kill_members(token: str, spared: frozenset[int] = frozenset()) -> int:
+def kill_members(
+    token: str,
+    spared: frozenset[int] = frozenset(),
+    known: frozenset[tuple[int, int]] = frozenset(),
+) -> int:
     """Kill the processes of a lease until none is left; return how many were killed.
 
     A last look finds nobody twice, because a process that forks as it dies can hide from one.
@@ -92,7 +103,7 @@ def kill_members(token: str, spared: frozenset[int] = frozenset()) -> int:
     killed: set[tuple[int, int]] = set()
     quiet = 0
     while quiet < 2:
-        found = members(processes(), token, spared)
+        found = members(processes(), token, spared, known)
         quiet = 0 if found else quiet + 1
         for process in found:
             if _kill(process):
@@ -116,7 +127,7 @@ class Guardian:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """`base` (or this process's environment) with the token added to those it carries."""
         environment = dict(os.environ if base is None else base)
-        outer = environment.get(VARIABLE, os.environ.get(VARIABLE, ""))
+        outer = environment.pop(VARIABLE, os.environ.get(VARIABLE, ""))
         environment[VARIABLE] = ":".join(filter(None, (*outer.split(":"), self.token)))
         return environment
 
@@ -152,6 +163,10 @@ class Guardian:
     def renew(self) -> bool:
         """Go on for another `lease_s`; false when the lease has already run out."""
         return self._write(RENEW)
+
+    def look(self) -> None:
+        """Have the guardian remember who belongs to the lease now."""
+        self._write(LOOK)
 
     def release(self, timeout_s: float = 30.0) -> None:
         """End the lease: leftovers are killed, and the guardian is gone when this returns.
@@ -194,12 +209,14 @@ class Guardian:
         return bool(select.select([self._pipes[1]], [], [], timeout_s)[0])
 
 
-def watch(pipe: int, lease_s: float | None) -> None:
+def watch(pipe: int, lease_s: float | None, look: Callable[[], None]) -> None:
     """Return when the owner died, asked for release, or has been silent for `lease_s`."""
     while select.select([pipe], [], [], lease_s)[0]:
         said = os.read(pipe, 4096)
         if not said or RELEASE in said:
             return
+        if LOOK in said:
+            look()
 
 
 def main(arguments: list[str]) -> int:
@@ -211,8 +228,14 @@ def main(arguments: list[str]) -> int:
     # A Ctrl-C typed at the owner's terminal, or a kind request to end, is not for the guardian.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    watch(sys.stdin.fileno(), float(lease) if lease else None)
-    kill_members(token, frozenset({int(owner)}))
+    spared = frozenset({int(owner)})
+    known: set[tuple[int, int]] = set()
+
+    def look() -> None:
+        known.update((each.pid, each.started) for each in members(processes(), token, spared))
+
+    watch(sys.stdin.fileno(), float(lease) if lease else None, look)
+    kill_members(token, spared, frozenset(known))
     return 0
 
 

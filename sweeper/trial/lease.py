@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.engines import engine_class
+from sweeper.engines import engine_traits
 from sweeper.spec import Launch, Trial
 from sweeper.trial.assignment import Assignment
 from sweeper.trial.bench import utc_now
@@ -127,6 +127,6 @@ class Lease:
             place=self._place,
         )
         settings = assignment.settings
-        if engine_class(settings.engine.kind).isolated(settings):
+        if engine_traits(settings.engine.kind).isolated(settings):
             return ProcessLaunch(assignment, self._scratch)
         return InlineLaunch(assignment)

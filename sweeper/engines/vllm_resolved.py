@@ -1,0 +1,144 @@
+"""What vLLM made of the settings, as plain data, and whether that is what was asked (pure)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.engines.vllm_settings import from_shape
+from sweeper.errors import WrongSetting
+from sweeper.spec import EngineSpec, Settings
+
+EQUAL = (
+    "dtype",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "max_model_len",
+    "max_num_seqs",
+    "max_batched_tokens",
+    "prefix_caching",
+    "chunked_prefill",
+    "kv_cache_dtype",
+    "compile",
+    "graphs",
+    "graph_sizes",
+    "attention",
+)
+"""What must come out as it was asked, where it was asked."""
+
+
+def resolved_config(config: Any) -> dict[str, Any]:
+    """What a `VllmConfig` says, under the study's names where it has them."""
+    model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
+    scheduler = config.scheduler_config
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "vocabulary": model.get_vocab_size(),
+        "max_model_len": model.max_model_len,
+        "revision": getattr(model.hf_config, "_commit_hash", None) or model.revision,
+        "model_type": model.hf_config.model_type,
+        "quantization": None if model.quantization is None else str(model.quantization),
+        "load_format": str(config.load_config.load_format),
+        "tensor_parallel": parallel.tensor_parallel_size,
+        "pipeline_parallel": parallel.pipeline_parallel_size,
+        "data_parallel": parallel.data_parallel_size,
+        "executor": str(parallel.distributed_executor_backend),
+        "max_num_seqs": scheduler.max_num_seqs,
+        "max_batched_tokens": scheduler.max_num_batched_tokens,
+        "chunked_prefill": scheduler.enable_chunked_prefill,
+        "async_scheduling": scheduler.async_scheduling,
+        "prefix_caching": cache.enable_prefix_caching,
+        "kv_cache_dtype": str(cache.cache_dtype),
+        "kv_cache_blocks": cache.num_gpu_blocks,
+        "kv_cache_block_tokens": cache.block_size,
+        "memory_share": cache.gpu_memory_utilization,
+        "enforce_eager": bool(model.enforce_eager),
+    }
+
+
+def resolved_workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What only the workers know: they choose attention, runner and what graphs it allows."""
+    first = workers[0]
+    chosen = ("attention", "runner", "compile_mode", "graph_mode", "graph_sizes")
+    return {
+        **{name: first[name] for name in chosen},
+        "compile": first["compile_mode"] != "NONE",
+        "graphs": first["graph_mode"] != "NONE",
+        "workers": [
+            {name: worker[name] for name in ("device", "uuid", "threads")} for worker in workers
+        ],
+        "threads": sum(worker["threads"] for worker in workers),
+        "kv_cache_bytes": sum(worker["kv_cache_bytes"] for worker in workers),
+        "weight_bytes": weight_bytes(workers),
+    }
+
+
+def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine arguments ask for, under the names of `resolved_config`."""
+    compiled = arguments["compilation_config"]
+    wanted = {
+        "dtype": arguments["dtype"],
+        "tensor_parallel": arguments["tensor_parallel_size"],
+        "pipeline_parallel": arguments["pipeline_parallel_size"],
+        "max_model_len": arguments["max_model_len"],
+        "max_num_seqs": arguments["max_num_seqs"],
+        "max_batched_tokens": arguments["max_num_batched_tokens"],
+        "prefix_caching": arguments["enable_prefix_caching"],
+        "chunked_prefill": arguments.get("enable_chunked_prefill"),
+        "kv_cache_dtype": arguments["kv_cache_dtype"],
+        "compile": compiled["mode"] != "NONE",
+        "graphs": compiled["cudagraph_mode"] != "NONE",
+        "graph_sizes": compiled.get("cudagraph_capture_sizes"),
+        "attention": arguments.get("attention_backend"),
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def refuse_other_than_asked(wanted: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
+    """Raises `WrongSetting` naming every setting that vLLM took differently."""
+    other = [
+        f"{name}={wanted[name]} was asked, vLLM took {resolved[name]}"
+        for name in EQUAL
+        if name in wanted and str(wanted[name]) != str(resolved[name])
+    ]
+    if other:
+        raise WrongSetting("; ".join(other))
+
+
+def weight_facts(settings: Settings, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where the weights come from and, where they were drawn, from what distribution."""
+    kind = settings.model.weights
+    drawn = workers[0]["weights"]
+    if kind != "dummy" or drawn is None:
+        return {"kind": kind}
+    return {
+        "kind": kind,
+        "distribution": "normal",
+        "mean": 0.0,
+        **{name: drawn[name] for name in ("std", "mean_of_largest", "std_of_largest")},
+        **{name: drawn[name] for name in ("norms", "biases")},
+        "seed": 0,
+    }
+
+
+def weight_bytes(workers: Sequence[Mapping[str, Any]]) -> int | None:
+    """Bytes of the weights of all workers, where they could be counted."""
+    counted: list[int | None] = [
+        worker.get("weight_bytes") or (worker["weights"] or {}).get("weight_bytes")
+        for worker in workers
+    ]
+    known = [each for each in counted if each is not None]
+    return sum(known) if len(known) == len(counted) else None
+
+
+def notes(spec: EngineSpec, devices: Sequence[str], on_gpu: bool) -> dict[str, str]:
+    """Settings that mean nothing here, and why."""
+    found = {}
+    if spec.graphs and not on_gpu:
+        found["graphs"] = "off: CUDA graphs need a GPU"
+    if devices and not on_gpu:
+        found["devices"] = "leased and not used: engine.env hides them"
+    return found
+
+
+def model_name(settings: Settings) -> str | None:
+    """What the record calls the model."""
+    return settings.model.shape if from_shape(settings.model) else settings.model.id

@@ -1,0 +1,265 @@
+"""What vLLM is asked for and what is made of its answers: pure, no vLLM."""
+
+import json
+import shlex
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper import shapes
+from sweeper.engines import Request, engine_traits
+from sweeper.engines.vllm_command import architecture_file, command
+from sweeper.engines.vllm_events import Output, Running
+from sweeper.engines.vllm_resolved import asked, notes, refuse_other_than_asked, weight_facts
+from sweeper.engines.vllm_settings import (
+    DECIDED,
+    OFFLINE,
+    Place,
+    arguments,
+    cpu_bytes,
+    cpu_cache_bytes,
+    environment,
+    refuse_unavailable,
+    thread_binding,
+)
+from sweeper.errors import Infeasible, WrongSetting
+from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
+from tests.vllm_names import USED, found
+
+SIZES = Sizes(max_model_len=40, max_batch_size=16, batch_sizes=(16, 1, 4))
+GPU, CPU = Place(gpu=True), Place(gpu=False, cpus=(0, 1))
+DUMMY = ModelSpec(shape="tiny", weights="dummy")
+EVERYTHING: dict[str, Any] = {
+    "chunked_prefill": True,
+    "attention": "FLASH_ATTN",
+    "max_batched_tokens": 4096,
+}
+
+
+def settings(model: ModelSpec = DUMMY, **engine: Any) -> Settings:
+    return Settings(model=model, engine=EngineSpec(kind="vllm", **engine))
+
+
+def test_every_name_of_vllm_that_is_used_is_in_both_versions():
+    """The table was read from the sources of 0.26.0 and 0.32.0; the installed one is read now."""
+    table = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())
+    used = sorted(
+        set(DECIDED)
+        | set(OFFLINE)
+        | set(arguments(settings(**EVERYTHING), SIZES, GPU, "m"))
+        | set(arguments(settings(), SIZES, CPU, "m"))
+    )
+    wanted = {**USED, "engine/arg_utils.py": {"EngineArgs": used}}
+    assert set(table) == {"0.26.0", "0.32.0"}
+    assert table["0.26.0"] == table["0.32.0"] == wanted
+    installed = find_spec("vllm")
+    if installed is not None and installed.submodule_search_locations:
+        assert found(Path(installed.submodule_search_locations[0]), used) == wanted
+
+
+@pytest.mark.parametrize(
+    ("compiled", "graphs", "mode", "graph_mode"),
+    [
+        (True, True, "VLLM_COMPILE", "FULL_AND_PIECEWISE"),
+        (True, False, "VLLM_COMPILE", "NONE"),
+        (False, True, "NONE", "FULL_DECODE_ONLY"),
+        (False, False, "NONE", "NONE"),
+    ],
+)
+def test_compilation_and_graphs_are_factors_of_their_own(compiled, graphs, mode, graph_mode):
+    spec = settings(compile=compiled, graphs=graphs)
+    found = arguments(spec, SIZES, GPU, "m")["compilation_config"]
+    assert (found["mode"], found["cudagraph_mode"]) == (mode, graph_mode)
+    assert found.get("cudagraph_capture_sizes") == ([1, 4, 16] if graphs else None)
+    on_cpu = arguments(spec, SIZES, CPU, "m")["compilation_config"]
+    assert on_cpu == {"mode": mode, "cudagraph_mode": "NONE"}
+    assert ("graphs" in notes(spec.engine, (), False)) is graphs
+
+
+def test_everything_that_vllm_would_choose_by_itself_is_said():
+    plain = arguments(settings(), SIZES, GPU, "m")
+    assert plain["distributed_executor_backend"] == "uni"
+    assert (plain["max_model_len"], plain["max_num_seqs"]) == (40, 16)
+    assert plain["max_num_batched_tokens"] == 8192
+    assert plain["enable_prefix_caching"] is False
+    assert plain["load_format"] == "sweeper_drawn"
+    assert plain["model_loader_extra_config"] == {"zeros": False}
+    assert plain.keys().isdisjoint({"enforce_eager", "attention_backend", "kv_cache_memory_bytes"})
+    wide = arguments(settings(tensor_parallel=2, pipeline_parallel=2), SIZES, GPU, "m")
+    assert wide["distributed_executor_backend"] == "mp"
+    full = arguments(settings(**EVERYTHING, options={"seed": 3}), SIZES, GPU, "m")
+    assert full["attention_backend"] == "FLASH_ATTN"
+    assert (full["enable_chunked_prefill"], full["max_num_batched_tokens"]) == (True, 4096)
+    assert full["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "loaded"),
+    [
+        (ModelSpec(id="a/b"), {"load_format": "auto"}),
+        (replace(DUMMY, weights="dummy_engine"), {"load_format": "dummy"}),
+        (
+            replace(DUMMY, weights="dummy_zeros"),
+            {"load_format": "sweeper_drawn", "model_loader_extra_config": {"zeros": True}},
+        ),
+    ],
+)
+def test_weights_come_from_where_they_are_said_to(model, loaded):
+    found = arguments(settings(model), SIZES, GPU, "m")
+    assert {name: found[name] for name in found if "load" in name} == loaded
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"mode": "online"}, "engine.mode=online"),
+        ({"data_parallel": 2}, "engine.data_parallel"),
+        ({"quantization": "fp8"}, "engine.quantization"),
+        ({"speculative": {"kind": "ngram"}}, "engine.speculative"),
+        ({"options": {"enforce_eager": True}}, "engine.options.enforce_eager"),
+    ],
+)
+def test_what_is_not_available_is_refused_by_name(engine, said):
+    with pytest.raises(Infeasible, match=said):
+        refuse_unavailable(settings(**engine))
+    refuse_unavailable(settings())
+    with pytest.raises(Infeasible, match="auto needs model"):
+        refuse_unavailable(settings(ModelSpec(shape="tiny"), **engine))
+    with pytest.raises(Infeasible, match="beam"):
+        refuse_unavailable(
+            replace(settings(), workload=WorkloadSpec(decoding={"kind": "beam", "width": 2}))
+        )
+
+
+@given(st.sets(st.integers(0, 99), min_size=1, max_size=24), st.integers(1, 8), st.integers(0, 30))
+def test_workers_share_the_processors_evenly_and_none_twice(cpus, ranks, stated):
+    text = str(stated) if stated else ""
+    if ranks > len(cpus):
+        with pytest.raises(Infeasible, match=f"{ranks} workers on {len(cpus)} processors"):
+            thread_binding(tuple(cpus), text, ranks)
+        return
+    shares = [part.split(",") for part in thread_binding(tuple(cpus), text, ranks).split("|")]
+    given_out = [int(cpu) for share in shares for cpu in share]
+    assert len(shares) == ranks
+    assert len({len(share) for share in shares}) == 1
+    assert len(set(given_out)) == len(given_out) <= max(ranks, stated or len(cpus))
+    assert set(given_out) <= cpus
+
+
+def test_variables_keep_downloads_away_and_a_study_overrides_them():
+    found = environment(settings(tensor_parallel=2), CPU, "", local=True)
+    assert found["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
+    assert (found["HF_HUB_OFFLINE"], found["VLLM_NO_USAGE_STATS"]) == ("1", "1")
+    assert "HF_HUB_OFFLINE" not in environment(settings(), GPU, "", local=False)
+    own = settings(env={"VLLM_CPU_OMP_THREADS_BIND": "nobind"})
+    assert environment(own, CPU, "", local=True)["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+@given(st.integers(1, 512), st.integers(1, 8192), st.sampled_from([1, 2]))
+def test_the_cache_on_a_processor_holds_the_largest_batch(batch, length, ranks):
+    sizes = Sizes(max_model_len=length, max_batch_size=batch, batch_sizes=(batch,))
+    spec = settings(tensor_parallel=ranks)
+    per_token = shapes.shape("tiny").kv_bytes_per_token("bfloat16") / ranks
+    blocks = cpu_cache_bytes(spec, sizes) // (128 * per_token)
+    assert blocks > batch * -(-length // 128)
+    assert cpu_bytes(spec, sizes) > ranks * cpu_cache_bytes(spec, sizes)
+    assert cpu_bytes(settings(ModelSpec(id="who/knows")), sizes) is None
+
+
+def test_another_setting_than_asked_is_named():
+    wanted = asked(arguments(settings(**EVERYTHING), SIZES, GPU, "m"))
+    refuse_other_than_asked(wanted, wanted)
+    for name in wanted:
+        with pytest.raises(WrongSetting, match=rf"^{name}=.* was asked, vLLM took other$"):
+            refuse_other_than_asked(wanted, {**wanted, name: "other"})
+    left_open = asked(arguments(settings(), SIZES, GPU, "m"))
+    assert set(wanted) - set(left_open) == {"chunked_prefill", "attention"}
+
+
+def test_only_drawn_weights_have_a_distribution():
+    facts = {"std": 0.02, "mean_of_largest": 0.0, "std_of_largest": 0.02}
+    worker = {"weights": {**facts, "norms": 1.0, "biases": 0.0}}
+    assert weight_facts(settings(), [worker])["std"] == 0.02
+    zeros = settings(replace(DUMMY, weights="dummy_zeros"))
+    assert weight_facts(zeros, [worker]) == {"kind": "dummy_zeros"}
+    assert weight_facts(settings(ModelSpec(id="a/b")), [{"weights": None}]) == {"kind": "auto"}
+
+
+def test_the_command_serves_the_same_settings():
+    line = command(settings(ModelSpec(id="a/b", revision="c d"), **EVERYTHING), SIZES, GPU, None)
+    words = shlex.split(line)
+    assert words[:3] == ["vllm", "serve", "a/b"]
+    flags = dict(pairwise(words))
+    assert flags["--revision"] == "c d"
+    assert flags["--max-num-seqs"] == "16"
+    assert json.loads(flags["--compilation-config"])["cudagraph_capture_sizes"] == [1, 4, 16]
+    assert "--no-enable-prefix-caching" in words
+    assert "--skip-tokenizer-init" not in words
+    shaped = command(settings(), SIZES, CPU, architecture_file("tiny", "LlamaForCausalLM"))
+    assert "VLLM_CPU_OMP_THREADS_BIND=0,1 vllm serve ./tiny " in shaped
+    assert "--load-format dummy" in shaped
+    assert "sweeper" not in shaped
+    written = shaped.split("<<'END'\n")[1].split("\nEND\n")[0]
+    assert json.loads(written)["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_every_shape_has_a_class_of_vllm():
+    from sweeper.engines.vllm_settings import ARCHITECTURES
+
+    kinds = {shapes.architecture(name)["model_type"] for name in shapes.known()}
+    assert kinds <= set(ARCHITECTURES) == set(shapes.FAMILIES)
+
+
+def requests(*output_tokens: int) -> list[Request]:
+    return [Request(100 + place, [1, 2], count) for place, count in enumerate(output_tokens)]
+
+
+def test_a_step_tells_who_decoded_who_began_and_who_ended():
+    running = Running()
+    one, two = (running.add(request) for request in requests(3, 1))
+    first = list(running.events([Output(one, 1)], 1.0))
+    assert [(event.kind, event.request) for event in first] == [("first_token", 100)]
+    second = list(running.events([Output(one, 1), Output(two, 1, True, "length")], 2.0))
+    assert [(event.kind, event.request, event.tokens, event.running) for event in second] == [
+        ("tokens", None, 1, 1),
+        ("first_token", 101, 0, 0),
+        ("finished", 101, 0, 0),
+    ]
+    third = list(running.events([Output(one, 1, True, "abort"), Output("9", 5)], 3.0))
+    assert [event.kind for event in third] == ["tokens", "failed"]
+    assert third[-1].detail == "ended by abort"
+    assert (len(running), running.names, running.generated_tokens) == (0, [], 4)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_every_token_is_told_of_once_however_many_a_step_gives(given_by_step):
+    running = Running()
+    names = [running.add(request) for request in requests(*map(sum, given_by_step))]
+    assert len(set(names)) == len(names)
+    told = 0
+    for step in range(max(map(len, given_by_step))):
+        outputs = [
+            Output(name, counts[step], step == len(counts) - 1, "length")
+            for name, counts in zip(names, given_by_step, strict=True)
+            if step < len(counts)
+        ]
+        events = list(running.events(outputs, float(step)))
+        told += sum(event.tokens + (event.kind == "first_token") for event in events)
+    assert told == running.generated_tokens == sum(map(sum, given_by_step))
+    assert not running.names
+
+
+def test_its_capabilities_are_known_without_it():
+    traits = engine_traits("vllm")
+    assert traits.streams
+    assert traits.continuous
+    assert traits.isolated(settings())
+    if find_spec("vllm") is not None:
+        assert traits.preflight(settings()) is None
+    assert "no folder" in str(traits.preflight(settings(ModelSpec(id="/not/there"))))
