@@ -259,3 +259,14 @@ def test_a_bound_of_zero_has_an_absolute_excess():
     (result,) = results([make_record("a", metrics=two_objectives(1, 2.0))])
     assert judge(result, Limit(LATENCY, 0.0, upper=True)).excess == 2.0
     assert judge(result, Limit(LATENCY, 2.0, upper=True)).ok
+
+
+def test_an_objective_that_was_asked_for_decides_even_without_limits():
+    records = [
+        make_record("cheap", metrics=two_objectives(1.0, 9.0)),
+        make_record("quick", metrics=two_objectives(3.0, 1.0)),
+    ]
+    (unasked,) = answers(records, study())
+    aims = minimizing([LATENCY], study().objectives)
+    (asked,) = answers(records, study(), objectives=aims)
+    assert (unasked.best.id, asked.best.id) == ("cheap", "quick")

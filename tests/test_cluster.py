@@ -26,6 +26,7 @@ from sweeper.spec import (
     Study,
     Trial,
 )
+from sweeper.trial.environment import describe
 from sweeper.trial.guardian import processes
 
 pytestmark = pytest.mark.ray
@@ -157,6 +158,8 @@ def test_trials_of_all_widths_through_deaths_hangs_and_kills(session: Any, folde
         assert any(set(event["devices"]) <= set(gpus) for gpus in GPUS)
         assert event["study"] == "pretend"
         assert event["nice"] == 0
+        # What a lease says of its place hides nothing of what a record says of the machine.
+        assert event.keys() & describe().keys() <= {"host"}
         nodes[of.id].append(event["node_id"])
     assert all(len(set(on)) == 2 for name, on in nodes.items() if name in deaths)
 

@@ -128,6 +128,29 @@ def test_renewal_keeps_the_lease(started: list[subprocess.Popen[bytes]]) -> None
     assert not keeper.renew()
 
 
+def test_who_was_looked_at_is_known_without_token_and_parent(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    file = tmp_path / "tree"
+    with Guardian() as keeper:
+        command = [sys.executable, "-c", TREE, str(file)]
+        child = subprocess.Popen(command, env=keeper.environment())
+        started.append(child)
+        *_, bare = read_tree(file)
+        keeper.look()
+        assert keeper.renew()
+        time.sleep(1.0)  # the guardian answers nothing
+        child.kill()
+        child.wait()
+        assert alive(bare)
+    assert until(lambda: not alive(bare))
+
+
+def test_the_token_stands_at_the_end_of_the_environment() -> None:
+    environment = Guardian("inner").environment({VARIABLE: "outer", "A": "1", "B": "2"})
+    assert list(environment.items())[-1] == (VARIABLE, "outer:inner")
+
+
 def test_nested_leases_both_reach_a_process() -> None:
     outer, inner = Guardian("outer"), Guardian("inner")
     environment = inner.environment(outer.environment({}))

@@ -87,7 +87,9 @@ def answer(
     """The front and the best of one group."""
     limits = study_limits(study, where)
     shown = front((each for each in group.results if meets(each, where)), objectives)
-    target = target_of(objectives, limits)
+    # Objectives that stand in for the study's were asked for: the first of them decides.
+    given = objectives != study.objectives
+    target = next(iter(objectives)) if given else target_of(objectives, limits)
     direction = {target: objectives[target]}
     known = [each for each in group.results if costs(each, direction) is not None]
     meeting = [each for each in known if meets(each, limits)]

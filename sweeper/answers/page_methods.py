@@ -87,7 +87,7 @@ def methods_section(contents: Contents, study: Study, answers: Sequence[Answer])
         "results of different conventions never share a front",
     ]
     statistics = [
-        "a launch's metrics are ratios of sums over its windows; percentiles are of all its samples",
+        "a launch's metrics are ratios of sums over its windows; percentiles are of all samples",
         (
             "a result is the mean over launches; its interval is the 95 % interval of that mean by "
             "Student's t with launches - 1 degrees of freedom; one launch gives no interval"

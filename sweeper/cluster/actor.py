@@ -124,7 +124,7 @@ class LeaseActor(tune.Trainable):
         place = {
             "node_id": task.node_id,
             "host": task.host,
-            "cpus": task.cpus,
+            "lease_cpus": task.cpus,
             "nice": os.nice(0),
         }
         opened: Supervised = lease_class(

@@ -83,12 +83,13 @@ class VllmEngine(VllmTraits):
                 start failed for reasons of the machinery.
         """
         refuse_unavailable(self._settings)
-        self._refuse_strange_place()
         threads = os.environ.get("OMP_NUM_THREADS", "")
         model = self._settings.model
         local = from_shape(model) or Path(str(model.id)).is_dir()
+        variables = environment(self._settings, self._place, threads, local)
+        self._refuse_strange_place()
         before, said = started_since(()), Said()
-        with _environment(environment(self._settings, self._place, threads, local)):
+        with _environment(variables):
             self._variables = {
                 name: value
                 for name, value in sorted(os.environ.items())
@@ -421,7 +422,8 @@ def _explained(make: Callable[[], Made], said: Said | None = None) -> Made:
             out_of_memory = said.out_of_memory()
             if out_of_memory is not None:
                 raise Infeasible(f"out of memory: {out_of_memory}") from error
-            if isinstance(error, ValueError | NotImplementedError | TypeError):
+            of_hub = type(error).__module__.startswith("huggingface_hub")
+            if isinstance(error, ValueError | NotImplementedError | TypeError) and not of_hub:
                 raise Infeasible(f"vLLM refuses the combination: {text}") from error
             text = f"{text}; its processes said: {said.last_error()}"
         raise EngineError(text) from error
