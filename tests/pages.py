@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sweeper.results.contents import Contents
@@ -170,3 +171,26 @@ def simulated() -> tuple[Study, Contents]:
         for size in SIZES
     ]
     return study("a_simulation", conditions=(128, 2048)), contents(records)
+
+
+def hostile(name: str) -> tuple[Study, Contents]:
+    """A measured study that is full of a name that means harm."""
+    asked, journal = measured()
+    first, *rest = journal.records
+    records = [
+        replace(
+            each,
+            chosen={**each.chosen, "engine.attention": name},
+            condition={"workload.task": name},
+            launch_command=f"run {name}",
+            environment={**each.environment, "host": name, "versions": {name: name}},
+        )
+        for each in rest
+    ]
+    failed = replace(first, status="failed", reason=name, chosen={name: name}, id=name)
+    return replace(asked, name=name, baseline={"engine.attention": name}), replace(
+        journal,
+        records=(failed, *records),
+        studies=({"kind": "study", "text": name},),
+        deaths=({"kind": "death", "trial_id": "t", "reason": name},),
+    )

@@ -26,7 +26,7 @@ engine:
   tensor_parallel: 2
   compile: false
   graphs: false
-  env: {{CUDA_VISIBLE_DEVICES: ""}}
+  env: {{CUDA_VISIBLE_DEVICES: "-1"}}
 workload: {{input_tokens: 32, output_tokens: 8, batching: {batching}}}
 measure: {{warmup: {{min_batches: 1, max_batches: 2}}, min_window_s: 5, repeats: 1}}
 meter: nvml

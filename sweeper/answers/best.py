@@ -88,7 +88,7 @@ def answer(
     limits = study_limits(study, where)
     shown = front((each for each in group.results if meets(each, where)), objectives)
     # Objectives that stand in for the study's were asked for: the first of them decides.
-    given = objectives != study.objectives
+    given = list(objectives) != list(study.objectives)
     target = next(iter(objectives)) if given else target_of(objectives, limits)
     direction = {target: objectives[target]}
     known = [each for each in group.results if costs(each, direction) is not None]

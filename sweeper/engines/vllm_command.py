@@ -7,13 +7,20 @@ from typing import Any
 
 from sweeper import shapes
 from sweeper.engines.vllm_settings import DRAWN, Place, arguments, environment, from_shape
+from sweeper.errors import Infeasible
 from sweeper.spec import Settings, Sizes
 
 TOLD = ("VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD", "HF_HUB_OFFLINE")
 """Variables of a measurement that serving does without."""
 
 
-def command(settings: Settings, sizes: Sizes, place: Place, architecture: str | None) -> str:
+def command(
+    settings: Settings,
+    sizes: Sizes,
+    place: Place,
+    architecture: str | None,
+    stated_threads: str = "",
+) -> str:
     """A `vllm serve` line; before it, the file of a shape that no hub has.
 
     Dummy weights are vLLM's own there, as our distribution needs our code.
@@ -23,12 +30,10 @@ def command(settings: Settings, sizes: Sizes, place: Place, architecture: str | 
     if chosen["load_format"] == DRAWN:
         chosen["load_format"] = "dummy"
         del chosen["model_loader_extra_config"]
-    spoken = {
-        name: value
-        for name, value in environment(settings, place, "", local=True).items()
-        if name not in TOLD or name in settings.engine.env
-    }
-    words = [f"{name}={shlex.quote(value)}" for name, value in spoken.items()]
+    words = [
+        f"{name}={shlex.quote(value)}"
+        for name, value in _variables(settings, place, stated_threads)
+    ]
     words += ["vllm", "serve", shlex.quote(f"./{model}" if architecture else str(model))]
     words += list(_flags({name: value for name, value in chosen.items() if name != "model"}))
     if architecture is not None:
@@ -44,6 +49,17 @@ def architecture_file(shape: str, class_name: str) -> str:
     """A `config.json` from which vLLM builds a shape's model."""
     values = {**shapes.architecture(shape), "architectures": [class_name]}
     return json.dumps(values, indent=1)
+
+
+def _variables(settings: Settings, place: Place, stated_threads: str) -> Iterator[tuple[str, str]]:
+    own = settings.engine.env
+    try:
+        chosen = environment(settings, place, stated_threads, local=True)
+    except Infeasible:  # It cannot be launched here; elsewhere it is the same command.
+        chosen = dict(own)
+    for name, value in chosen.items():
+        if name not in TOLD or name in own:
+            yield name, value
 
 
 def _flags(chosen: Mapping[str, Any]) -> Iterator[str]:
