@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.trial.guardian import VARIABLE, processes
@@ -21,6 +21,8 @@ class Command:
 
     Whatever it starts carries `mark` in its environment; a cluster it joins does not.
     """
+
+    started: ClassVar[list["Command"]] = []
 
     def __init__(self, study: Path, *words: str) -> None:
         self.study = study
@@ -40,6 +42,7 @@ class Command:
                 stderr=err,
                 start_new_session=True,
             )
+        self.started.append(self)
 
     @property
     def out(self) -> str:
@@ -53,14 +56,14 @@ class Command:
     def journal(self) -> Contents:
         return read(self.journal_path) if self.journal_path.exists() else Contents()
 
-    def wait(self, limit_s: float = 120.0) -> int:
+    def wait(self, limit_s: float = 200.0) -> int:
         """Its exit status; it is killed when it takes longer."""
         try:
             return self.process.wait(limit_s)
         finally:
             self.kill()
 
-    def reaches(self, condition: Callable[[Contents], bool], limit_s: float = 90.0) -> bool:
+    def reaches(self, condition: Callable[[Contents], bool], limit_s: float = 150.0) -> bool:
         """Wait until the journal is so; false when the command ended before."""
         ended = until(
             lambda: self.process.poll() is not None or condition(self.journal), limit_s, 0.05
@@ -79,6 +82,12 @@ class Command:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """For the end of a test, however it ended."""
+        while cls.started:
+            cls.started.pop().kill()
 
     def left(self) -> list["Carrier"]:
         """All its processes that live, itself apart."""

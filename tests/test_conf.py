@@ -30,10 +30,11 @@ def test_the_quickstart_can_run_now_and_is_short():
     study = load(CONF / "quickstart.yaml")
     assert unavailable(study) == []
     settings = study.settings
-    assert (settings.engine.kind, settings.convention) == ("transformers", "whole")
+    assert settings.convention == "whole"
     assert (settings.model.id, settings.model.weights) == (None, "dummy")
     points = plan(study).points
-    assert [point.settings.workload.batch_size for point in points] == [1, 4, 16]
+    both = [(point.settings.engine.kind, point.settings.workload.batch_size) for point in points]
+    assert both == [(kind, size) for kind in ("transformers", "vllm") for size in (1, 16)]
     measured_s = len(points) * settings.measure.repeats * settings.measure.min_window_s
     assert measured_s <= 60
 

@@ -92,6 +92,12 @@ def pretended(nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         cluster.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _no_command_left() -> Iterator[None]:
+    yield
+    Command.kill_all()
+
+
 def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
     pretended: Pretended, tmp_path: Path
 ) -> None:
@@ -105,7 +111,7 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         "measure.repeats=1",
         "measure.launches=2",
     )
-    assert command.wait(150) == 0, command.err
+    assert command.wait() == 0, command.err
     journal = command.journal
     assert sorted(record.gpus for record in journal.records) == [1, 1, 2, 2, 4, 4]
     for record in journal.records:
@@ -159,7 +165,7 @@ def test_kills_of_an_actor_and_of_a_raylet_leave_nobody_and_lose_nothing(
         second = on_node(pretended, raylet)
         os.kill(raylet, signal.SIGKILL)
         assert until(lambda: [pid for each in second for pid in of_lease(each)] == [], 30)
-        assert command.wait(150) == 0, command.err
+        assert command.wait() == 0, command.err
     finally:
         command.kill()
         pretended.cluster.remove_node(doomed, allow_graceful=False)

@@ -210,3 +210,8 @@ def test_the_headline_says_why_there_is_no_best():
     strict = Study(name="a_study", settings=Settings(), limits={"tpot_p99_s": 1e-9})
     assert headline(answers(given, strict)).startswith("no best: ")
     assert headline([]) == "nothing was measured"
+
+
+def test_random_weights_are_said_to_be():
+    assert "random weights" in shown(records(config={"model.weights": "dummy"}))
+    assert "random weights" not in shown(records(config={"model.weights": "auto"}))

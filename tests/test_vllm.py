@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ def test_the_launch_command_serves_what_was_measured(loaded: Loaded, tmp_path: P
     try:
         served = ask(f"http://127.0.0.1:{port}/server_info?config_format=json", server)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(60)
     ours = loaded.engine._engine.vllm_config
     for part, names in SAME.items():

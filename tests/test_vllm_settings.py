@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -202,7 +204,8 @@ def test_the_command_serves_the_same_settings():
     assert "--no-enable-prefix-caching" in words
     assert "--skip-tokenizer-init" not in words
     shaped = command(settings(), SIZES, CPU, architecture_file("tiny", "LlamaForCausalLM"))
-    assert "VLLM_CPU_OMP_THREADS_BIND=0,1 vllm serve ./tiny " in shaped
+    assert "VLLM_CPU_OMP_THREADS_BIND=0,1 python -m vllm.entrypoints" in shaped
+    assert "--model ./tiny --dtype bfloat16" in shaped
     assert "--load-format dummy" in shaped
     assert "sweeper" not in shaped
     written = shaped.split("<<'END'\n")[1].split("\nEND\n")[0]
@@ -263,3 +266,57 @@ def test_its_capabilities_are_known_without_it():
     if find_spec("vllm") is not None:
         assert traits.preflight(settings()) is None
     assert "no folder" in str(traits.preflight(settings(ModelSpec(id="/not/there"))))
+
+
+FAILING_START = """
+import os, sys
+from sweeper.engines.vllm_processes import Said, explained
+os.write(1, b"ERROR CUDA out of memory, long ago\\n")
+said = Said()
+os.write(1, sys.argv[1].encode())
+def start():
+    raise RuntimeError("Engine core initialization failed")
+try:
+    explained(start, said)
+except Exception as error:
+    sys.stderr.write(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("printed", "kind", "said"),
+    [
+        (
+            (
+                "ERROR ValueError: To serve one request, 9.0 GiB KV cache is needed, which is "
+                "larger than the available KV cache memory (2.1 GiB)."
+            ),
+            "Infeasible",
+            "9.0 GiB KV cache is needed",
+        ),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", "Infeasible", "Tried 2 GiB"),
+        (
+            (
+                "ValueError: Free memory on device cuda:0 (3/80 GiB) is less than desired\n"
+                "RuntimeError: CUDA out of memory"
+            ),
+            "EngineError",
+            "Free memory on device",
+        ),
+        ("RuntimeError: NCCL error: unhandled system error", "EngineError", "NCCL error"),
+        ("", "EngineError", "said: nothing"),
+    ],
+)
+def test_why_a_start_failed_is_what_its_processes_printed(tmp_path, printed, kind, said):
+    with (tmp_path / "log").open("wb") as log:
+        child = subprocess.run(
+            [sys.executable, "-c", FAILING_START, printed],
+            cwd=Path(__file__).parents[1],
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    assert child.stderr.startswith(f"{kind}: ")
+    assert said in child.stderr

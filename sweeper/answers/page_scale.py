@@ -8,7 +8,7 @@ MARGIN = 0.07
 """Of the span of the values, left free at each end."""
 STRETCH = 0.8
 """A limit is drawn where it widens the span of the values by no more than this share."""
-MANTISSAS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+MANTISSAS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
 """Where ticks of a logarithmic axis may stand in a decade, the sparsest first."""
 
 

@@ -90,6 +90,8 @@ def _section(study: Study, answer: Answer, homes: Mapping[str, str]) -> str:
         )
     if CAVEAT[group.provenance]:
         facts.append(CAVEAT[group.provenance].upper())
+    if all(str(each.config.get("model.weights")).startswith("dummy") for each in group.results):
+        facts.append("random weights")
     lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), ""]
     verdict = f"best: {answer.best.id if answer.best else 'none'}: {answer.why}"
     lines += textwrap.wrap(

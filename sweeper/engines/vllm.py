@@ -7,17 +7,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sweeper import shapes
 from sweeper.engines import Clock, Event, Request, host_memory
 from sweeper.engines.vllm_command import architecture_file, command
-from sweeper.engines.vllm_events import Output, Running
-from sweeper.engines.vllm_processes import Said, end, started_since
+from sweeper.engines.vllm_events import Output, Running, Tally
+from sweeper.engines.vllm_processes import Said, end, explained, inherited, shut_down, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
     model_name,
@@ -39,16 +39,13 @@ from sweeper.engines.vllm_settings import (
     refuse_unavailable,
 )
 from sweeper.engines.vllm_traits import VllmTraits
-from sweeper.errors import EngineError, Infeasible, SweeperError
+from sweeper.errors import EngineError, Infeasible
 from sweeper.spec import Settings, Sizes
 
-SHUT_DOWN_S = 10.0
-"""How long the thread that reads of vLLM's processes may take to end with them."""
 HIDDEN = "-1"
 """`CUDA_VISIBLE_DEVICES` of an engine that is to use none of its lease's GPUs."""
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 """In the names of variables that are not written down."""
-Made = TypeVar("Made")
 
 
 class VllmEngine(VllmTraits):
@@ -93,14 +90,14 @@ class VllmEngine(VllmTraits):
         variables = environment(self._settings, self._place, _stated_threads(), local)
         self._refuse_strange_place()
         before, said = started_since(()), Said()
-        with _environment(variables):
+        with inherited(variables):
             self._variables = {
                 name: value
                 for name, value in sorted(os.environ.items())
                 if name.startswith("VLLM_") and not SECRET.search(name)
             }
             try:
-                self._engine = _explained(self._start, said)
+                self._engine = explained(self._start, said)
             finally:
                 self._processes = started_since(before)
         self._resolved = self._what_it_took()
@@ -118,11 +115,11 @@ class VllmEngine(VllmTraits):
         refuse_decoding(settings)
         self._refuse_unfit(requests, together=True)
         with self._cancelling():
-            _explained(partial(self._engine.sleep, level=0))
+            explained(partial(self._engine.sleep, level=0))
             for request in requests:
                 self._hand_over(request)
             sent_s = self._clock.now()
-            _explained(partial(self._engine.wake_up, tags=["scheduling"]))
+            explained(partial(self._engine.wake_up, tags=["scheduling"]))
             for request in requests:
                 yield Event("admitted", sent_s, request.index)
             while len(self._running):
@@ -174,7 +171,7 @@ class VllmEngine(VllmTraits):
         }
         if self._engine is None:
             return counted
-        peaks = _explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
+        peaks = explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
         return {
             **counted,
             "kv_cache_bytes": float(self._resolved["kv_cache_bytes"]),
@@ -193,7 +190,7 @@ class VllmEngine(VllmTraits):
         self._running.clear()
         try:
             if engine is not None:
-                _shut_down(engine.engine_core)
+                shut_down(engine.engine_core)
         finally:
             end(self._processes)
             self._processes = ()
@@ -259,7 +256,7 @@ class VllmEngine(VllmTraits):
     def _what_it_took(self) -> dict[str, Any]:
         import vllm
 
-        workers = _explained(lambda: self._engine.collective_rpc("sweeper_facts"))
+        workers = explained(lambda: self._engine.collective_rpc("sweeper_facts"))
         spec, config = self._settings.engine, resolved_config(self._engine.vllm_config)
         resolved = {
             "engine": "vllm",
@@ -325,10 +322,10 @@ class VllmEngine(VllmTraits):
         )
         prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
         name = self._running.add(request)
-        _explained(lambda: self._engine.add_request(name, prompt, forced))
+        explained(lambda: self._engine.add_request(name, prompt, forced))
 
     def _step(self) -> Iterator[Event]:
-        outputs = _explained(self._engine.step)
+        outputs = explained(self._engine.step)
         now_s = self._clock.now()
         self._steps += bool(outputs)
         given = (
@@ -354,86 +351,11 @@ class VllmEngine(VllmTraits):
             names = self._running.names
             self._running.clear()
             if names and self._engine is not None:
-                _explained(lambda: self._engine.abort_request(names))
+                explained(lambda: self._engine.abort_request(names))
                 # Resting ends what the scheduler still has, and answers when that is done.
-                _explained(partial(self._engine.sleep, level=0))
-                _explained(partial(self._engine.wake_up, tags=["scheduling"]))
-
-
-class Tally:
-    """One of vLLM's statistics loggers: it only counts."""
-
-    def __init__(self) -> None:
-        self.preemptions = 0
-        self.cache_used_peak = 0.0
-
-    def record(
-        self,
-        scheduler_stats: Any,
-        iteration_stats: Any,
-        mm_cache_stats: Any = None,
-        engine_idx: int = 0,
-    ) -> None:
-        """Called at every step."""
-        if iteration_stats is not None:
-            self.preemptions += iteration_stats.num_preempted_reqs
-        if scheduler_stats is not None:
-            self.cache_used_peak = max(self.cache_used_peak, scheduler_stats.kv_cache_usage)
-
-    def log_engine_initialized(self) -> None:
-        """Called once."""
-
-    def log(self) -> None:
-        """Called now and then."""
-
-    def record_sleep_state(self, is_awake: int, level: int) -> None:
-        """Called when the scheduler rests and wakes up."""
+                explained(partial(self._engine.sleep, level=0))
+                explained(partial(self._engine.wake_up, tags=["scheduling"]))
 
 
 def _stated_threads() -> str:
     return os.environ.get("OMP_NUM_THREADS", "")
-
-
-def _shut_down(core: Any) -> None:
-    """End vLLM's processes, then the context of the sockets to them, which vLLM leaves open."""
-    core.shutdown()
-    core.output_queue_thread.join(SHUT_DOWN_S)
-    if not core.output_queue_thread.is_alive():
-        core.ctx.destroy(linger=0)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process's variables while vLLM starts, as its processes inherit them; vLLM adds some."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _explained(make: Callable[[], Made], said: Said | None = None) -> Made:
-    """What `make` returns.
-
-    Raises:
-        Infeasible: vLLM refuses the combination, or its processes ran out of memory.
-        EngineError: anything else that went wrong.
-    """
-    try:
-        return make()
-    except SweeperError:
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}".strip()
-        if said is not None:
-            out_of_memory = said.out_of_memory()
-            if out_of_memory is not None:
-                raise Infeasible(f"out of memory: {out_of_memory}") from error
-            of_hub = type(error).__module__.startswith("huggingface_hub")
-            if isinstance(error, ValueError | NotImplementedError | TypeError) and not of_hub:
-                raise Infeasible(f"vLLM refuses the combination: {text}") from error
-            text = f"{text}; its processes said: {said.last_error()}"
-        raise EngineError(text) from error

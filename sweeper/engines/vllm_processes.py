@@ -1,13 +1,18 @@
-"""vLLM's processes: which there are, what they said, and that they are gone."""
+"""vLLM's processes: what they start with, what they said, and that they are gone."""
 
 import os
 import re
 import stat
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
+from sweeper.errors import EngineError, Infeasible, SweeperError
+
+SHUT_DOWN_S = 10.0
+"""How long the thread that reads of vLLM's processes may take to end with them."""
 PATIENCE_S = 20.0
 """How long processes that were asked to end may take before they are killed."""
 SAID_BYTES = 1 << 20
@@ -24,6 +29,7 @@ MEMORY = re.compile(
 TAKEN = re.compile(r"Free memory on device .* is less than desired")
 """Said where somebody else holds memory of the GPU: no property of the configuration."""
 ERROR = re.compile(r"\b\w*(Error|Exception)\b: .+")
+Made = TypeVar("Made")
 
 
 class Said:
@@ -67,6 +73,51 @@ def end(processes: Sequence[Any]) -> None:
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=PATIENCE_S)
+
+
+def shut_down(core: Any) -> None:
+    """End vLLM's processes, then the context of the sockets to them, which vLLM leaves open."""
+    core.shutdown()
+    core.output_queue_thread.join(SHUT_DOWN_S)
+    if not core.output_queue_thread.is_alive():
+        core.ctx.destroy(linger=0)
+
+
+@contextmanager
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's variables while vLLM starts, as its processes inherit them; vLLM adds some."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def explained(make: Callable[[], Made], said: Said | None = None) -> Made:
+    """What `make` returns.
+
+    Raises:
+        Infeasible: vLLM refuses the combination, or its processes ran out of memory.
+        EngineError: anything else that went wrong.
+    """
+    try:
+        return make()
+    except SweeperError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".strip()
+        if said is not None:
+            out_of_memory = said.out_of_memory()
+            if out_of_memory is not None:
+                raise Infeasible(f"out of memory: {out_of_memory}") from error
+            of_hub = type(error).__module__.startswith("huggingface_hub")
+            if isinstance(error, ValueError | NotImplementedError | TypeError) and not of_hub:
+                raise Infeasible(f"vLLM refuses the combination: {text}") from error
+            text = f"{text}; its processes said: {said.last_error()}"
+        raise EngineError(text) from error
 
 
 def _is_file(descriptor: int) -> bool:
