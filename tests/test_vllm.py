@@ -187,9 +187,14 @@ def test_the_launch_command_serves_what_was_measured(loaded: Loaded, tmp_path: P
     try:
         served = ask(f"http://127.0.0.1:{port}/server_info?config_format=json", server)
     finally:
+        started = psutil.Process(server.pid).children(recursive=True)
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(60)
+        _, alive = psutil.wait_procs(started, timeout=60)
+        for process in alive:
+            process.kill()
+    assert alive == []
     ours = loaded.engine._engine.vllm_config
     for part, names in SAME.items():
         told = served["vllm_config"][part]

@@ -24,7 +24,7 @@ def command(
     architecture: str | None,
     stated_threads: str = "",
 ) -> str:
-    """A `vllm serve` line, or what that is on processors; before it, the file of a shape that no hub has.
+    """A `vllm serve` line, or the same on processors; a shape's file is written before it.
 
     Dummy weights are vLLM's own there, as our distribution needs our code.
     """
