@@ -107,8 +107,9 @@ def test_joules_that_nobody_measured_say_so(energy, said):
     told = Told()
     told.event("window", energy_j=3000.0)
     told.progress.record(verdict(0, energy=energy))
-    assert told.lines[-2].endswith(said)
+    assert f"500 mJ/token {said}, 200 ms" in told.lines[-2]
     assert f"3.00 kJ {said}" in told.last
+    assert told.last.endswith(f"best so far batch_size=1: 500 mJ/token {said}")
 
 
 def test_joules_that_nobody_knows_are_not_zero():

@@ -15,6 +15,7 @@ from sweeper.plan import Plan
 from sweeper.results.attachments import file_name
 from sweeper.results.contents import Contents
 from sweeper.results.journal import ATTACHMENTS
+from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record
 from sweeper.spec import Study, Trial
 
@@ -134,8 +135,9 @@ class Progress:
         for answer in answers(self._records, self._study):
             if answer.best is not None:
                 value = answer.best.value(metric)
-                worth = "" if value is None else f": {quantity(value, metric)}"
-                return f"{_moved(answer.best)}{worth}"
+                origin = answer.group.provenance
+                said = _said(metric, value, None if origin == "measured" else origin)
+                return f"{_moved(answer.best)}{f': {said}' if said else ''}"
         return None
 
     def _left_s(self) -> float | None:
@@ -152,18 +154,26 @@ def _moved(of: Record | Result) -> str:
 def _numbers(record: Record) -> str:
     if record.status in ("infeasible", "failed", "wrong_setting"):
         return f"{record.status}: {_first_line(record.reason or 'no reason given')}"
+    caveat = _caveat(record)
     shown = [
-        quantity(record.metrics[metric], metric) for metric in SHOWN if metric in record.metrics
+        said for metric in SHOWN if (said := _said(metric, record.metrics.get(metric), caveat))
     ]
     if record.status == "energy_invalid":
         shown.append(_first_line(record.reason or "no reason given"))
-    caveat = _caveat(record)
-    said = f" ({caveat})" if caveat and record.status == "ok" else ""
-    return f"{record.status} {', '.join(shown)}{said}"
+    return f"{record.status} {', '.join(shown)}"
+
+
+def _said(metric: str, value: float | None, caveat: str | None) -> str:
+    """A number with its unit, and beside joules what they are, where they are not measured."""
+    if value is None:
+        return ""
+    return quantity(value, metric) + (f" ({caveat})" if caveat and is_energy(metric) else "")
 
 
 def _caveat(record: Record) -> str | None:
     """What the joules of a record are, where they are not measured."""
+    if record.config.get("engine.kind") == "simulated":
+        return "simulation"
     if record.energy is None or record.energy.measured:
         return None
     return "simulation" if record.energy.source == "simulated" else "estimate"
