@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from sweeper.errors import StudyError, SweeperError
+from sweeper.errors import MachineryError, StudyError, SweeperError
 
 if TYPE_CHECKING:
     from sweeper.spec import Study
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(words[1:]) if command else run(words)
     except SweeperError as error:
         print(f"sweeper: {error}", file=sys.stderr)
-        return EXIT_WRONG
+        return EXIT_FAILED if isinstance(error, MachineryError) else EXIT_WRONG
     except KeyboardInterrupt:
         print(_go_on(words), file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -25,7 +25,7 @@ from sweeper.cluster.attempts import next_attempt
 from sweeper.cluster.progress import Progress
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
-from sweeper.errors import JournalError, PlaceError, StudyError
+from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
 from sweeper.forecast import cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
@@ -96,6 +96,7 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
     Raises:
         StudyError: the study asks for what is not there, or nothing is left of its axes.
         PlaceError: the cluster, the folder or the tracking server cannot be used.
+        MachineryError: the cluster died, or the journal could no longer be written.
         JournalError: another driver has the study, its journal is damaged, or its environment
             changed and `options.changed` says to stop.
     """
@@ -123,7 +124,11 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
                 Tracking(study.tracking.uri, study.name, folder, options.root)
             )
             sit_down(journal, session, again)
-            measure(study, folder, journal, session, say, stop)
+            try:
+                measure(study, folder, journal, session, say, stop)
+            except PlaceError as error:
+                # It was in order when the study began.
+                raise MachineryError(str(error)) from error
         contents = read(folder / FILE)
         records = contents.standing()
         found = answers(records, study)

@@ -4,6 +4,7 @@ SweeperError
 ├── StudyError        the study file or the command line is wrong          exit 2
 ├── PlaceError        a cluster, folder or tracking server cannot be used  exit 2
 ├── JournalError      locked, damaged, or of another environment           exit 2
+├── MachineryError    a cluster or disk that failed under a running study  exit 1
 ├── EngineError       an engine failed while it was asked to work          record: failed
 │   ├── Infeasible    out of memory, an impossible combination             record: infeasible
 │   └── WrongSetting  it did something else than was asked                 record: wrong_setting
@@ -34,6 +35,10 @@ class PlaceError(SweeperError):
 
 class JournalError(SweeperError):
     """A journal that another driver holds, that is damaged, or that tells of another study."""
+
+
+class MachineryError(SweeperError):
+    """A cluster or a disk that failed under a running study: the same command goes on."""
 
 
 class EngineError(SweeperError):
