@@ -345,6 +345,7 @@ with connect(ClusterSpec(address="local"), ResourcesSpec()) as session:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_survives_the_driver_that_started_ray(tmp_path: Path, number: int) -> None:
     environment = {

@@ -80,6 +80,7 @@ def server(tmp_path_factory):
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_tracking_server_gets_everything_also_when_it_dies_in_the_middle(server, journal):
     items = {f"p{number}/0/full/0": record(f"p{number}") for number in range(6)}
     figures = {"front.png": b"\x89PNG"}

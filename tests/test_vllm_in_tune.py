@@ -13,7 +13,7 @@ import pytest
 from tests.commands import MARK, Command, carriers, until
 from tests.nvml_standin import Gpu, Scenario, environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.nvml, pytest.mark.engine]
+pytestmark = [pytest.mark.ray, pytest.mark.nvml, pytest.mark.engine, pytest.mark.slow]
 pytest_plugins = ("tests.nvml_standin.fixtures",)
 
 GPUS = ["GPU-left", "GPU-right"]
