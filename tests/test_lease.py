@@ -82,7 +82,19 @@ def test_a_lease_tells_what_it_held(tmp_path):
     events = run(lease_of(simulated(), tmp_path))
     assert events[0]["devices"] == list(DEVICES)
     assert events[0]["node_id"] == "n"
-    assert 0 < events[-1]["gpu_seconds"] < 60
+    ended = events[-1]
+    [launched] = [event for event in events if event["kind"] == "launched"]
+    # Its own clock has gone on for longer than ours.
+    assert ended["gpu_seconds"] == ended["seconds"] == launched["seconds"] > 20
+    assert ended["energy_j"] == launched["energy_j"] > 0
+    assert ended["energy"] == {"source": "simulated", "measured": False, "scope": "gpu"}
+
+
+def test_joules_of_a_lease_that_died_are_not_known(tmp_path):
+    events = run(lease_of(simulated(fail={"kind": "error", "at": "window"}), tmp_path))
+    assert events[-1]["kind"] == "ended"
+    assert events[-1]["energy_j"] is None
+    assert events[-1]["gpu_seconds"] > 0
 
 
 def test_nothing_goes_on_before_what_was_told_is_kept(tmp_path):

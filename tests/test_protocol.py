@@ -1,5 +1,7 @@
 """The protocol of a launch, with an engine, a meter and a clock whose every number is known."""
 
+from dataclasses import asdict
+
 import pytest
 
 from sweeper.errors import EngineError, Infeasible, MeterError, WrongSetting
@@ -58,7 +60,7 @@ def launched(*points: Point, clock=None, meter=None, min_requests=1, **engine):
     )
     failure = None
     try:
-        run_launch(launch, bench)
+        events.append(("launched", asdict(run_launch(launch, bench))))
     except Exception as error:
         failure = error
     records = {
@@ -215,7 +217,7 @@ def test_a_load_that_fails_is_no_verdict():
 
 def test_a_failed_reading_is_measured_again_and_stays_in_the_record():
     clock = FakeClock()
-    meter = FakeMeter(clock, fails={5: MeterError("gpu_lost", "GPU-a")})
+    meter = FakeMeter(clock, fails={6: MeterError("gpu_lost", "GPU-a")})
     _, _, _, records, _ = launched(point("a", 4), clock=clock, meter=meter)
     record = records["a"]
     assert record.status == "ok"
@@ -225,7 +227,7 @@ def test_a_failed_reading_is_measured_again_and_stays_in_the_record():
 
 def test_without_energy_a_record_keeps_its_performance():
     clock = FakeClock()
-    fails = {number: MeterError("gpu_lost", "GPU-a") for number in range(5, 60)}
+    fails = {number: MeterError("gpu_lost", "GPU-a") for number in range(6, 60)}
     _, _, _, records, _ = launched(point("a", 4), clock=clock, meter=FakeMeter(clock, fails=fails))
     record = records["a"]
     assert (record.status, record.reason) == ("energy_invalid", "gpu_lost: GPU-a")
@@ -235,12 +237,33 @@ def test_without_energy_a_record_keeps_its_performance():
 
 def test_idle_power_that_cannot_be_read_is_a_check_and_no_number():
     clock = FakeClock()
-    meter = FakeMeter(clock, fails={1: MeterError("not_supported", "GPU-a")})
+    meter = FakeMeter(clock, fails={2: MeterError("not_supported", "GPU-a")})
     _, _, _, records, _ = launched(point("a", 4), clock=clock, meter=meter)
     assert "bare_idle_w" not in records["a"].metrics
     assert "context_idle_w" in records["a"].metrics
     [check] = [check for check in records["a"].checks if check.name == "bare_idle_w"]
     assert (check.ok, check.detail) == (False, "not_supported: GPU-a")
+
+
+def test_a_launch_tells_what_all_of_it_took():
+    clock = FakeClock()
+    began_s = clock.now()
+    _, meter, events, records, _ = launched(point("a", 4), point("b", 2), clock=clock)
+    kind, spent = events[-1]
+    assert kind == "launched"
+    assert spent["seconds"] == clock.now() - began_s
+    assert spent["energy_j"] == pytest.approx(2 * meter.power_w * spent["seconds"])
+    assert (spent["source"], spent["measured"], spent["scope"]) == ("fake", True, "gpu")
+    in_windows_j = sum(w.energy_j or 0.0 for record in records.values() for w in record.windows)
+    assert 0 < in_windows_j < spent["energy_j"]
+
+
+def test_a_launch_whose_first_reading_failed_has_no_joules_of_its_own():
+    clock = FakeClock()
+    meter = FakeMeter(clock, fails={1: MeterError("gpu_lost", "GPU-a")})
+    _, _, events, records, _ = launched(point("a", 4), clock=clock, meter=meter)
+    assert events[-1][1]["energy_j"] is None
+    assert records["a"].status == "ok"
 
 
 def test_a_gpu_that_stays_taken_stops_the_launch():

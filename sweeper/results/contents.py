@@ -12,7 +12,7 @@ A line is one flat JSON object with its `kind`:
     attachment   a file beside the journal, and of what it is
     death        a launch died: why, and the end of its log
     superseded   the records of this key and attempt so far no longer count
-    ended        a lease ended: gpu_seconds, energy
+    ended        a lease ended: seconds, gpu_seconds, energy_j of all of it, and of what (energy)
 
 A journal grows at its end only. What stands after the last newline was never acknowledged and
 counts as not written.
@@ -58,7 +58,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
     "role": (str,),
     "sha256": (str,),
+    "seconds": (int, float),
     "gpu_seconds": (int, float, type(None)),
+    "energy_j": (int, float, type(None)),
 }
 
 

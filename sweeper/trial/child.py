@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import IO, Any
 
 from sweeper.errors import SweeperError
@@ -63,7 +64,7 @@ def main() -> int:
             target=_report, args=(channel, bench.engine.progress, stop), daemon=True
         )
         reporter.start()
-        run_launch(assignment.launch, bench)
+        spent = run_launch(assignment.launch, bench)
         stop.set()
     except SweeperError as error:
         channel.send("death", {"reason": f"{type(error).__name__}: {error}"})
@@ -72,7 +73,7 @@ def main() -> int:
         traceback.print_exc()
         channel.send("death", {"reason": f"{type(error).__name__}: {error}"})
         return 1
-    channel.send("launched", {})
+    channel.send("launched", asdict(spent))
     return 0
 
 

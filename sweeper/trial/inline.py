@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sweeper.errors import SweeperError
@@ -59,7 +60,7 @@ class InlineLaunch:
 
     def _run(self) -> None:
         try:
-            run_launch(self._assignment.launch, bench_for(self._assignment, self._emit))
+            spent = run_launch(self._assignment.launch, bench_for(self._assignment, self._emit))
         except _Cancelled:
             return
         except SweeperError as error:
@@ -68,7 +69,7 @@ class InlineLaunch:
         except Exception as error:  # A defect of ours must end the launch, not hang the lease.
             self._events.put({"kind": "death", "reason": f"{type(error).__name__}: {error}"})
             return
-        self._events.put({"kind": "launched"})
+        self._events.put({"kind": "launched", **asdict(spent)})
 
 
 class _Cancelled(BaseException):

@@ -66,6 +66,7 @@ class Lease:
         self._began_s = 0.0
         self._own: list[Event] = []
         self._unkept: list[Event] = []
+        self._launched: list[Event] = []
 
     @property
     def finished(self) -> bool:
@@ -98,12 +99,13 @@ class Lease:
         if self._running.finished:
             self._running.kill()
             self._running = None
-            if any(event["kind"] == "death" for event in unkept):
+            self._launched += [event for event in unkept if event["kind"] == "launched"]
+            died = any(event["kind"] == "death" for event in unkept)
+            if died:
                 self._left.clear()
             self._next()
             if self._running is None:
-                held_s = time.monotonic() - self._began_s
-                self._own.append({"kind": "ended", "gpu_seconds": held_s * len(self._devices)})
+                self._own.append(self._ended(died=died))
 
     def kill(self) -> None:
         """End what runs, with all of its descendants; nothing further starts."""
@@ -111,6 +113,26 @@ class Lease:
         if self._running is not None:
             self._running.kill()
             self._running = None
+
+    def _ended(self, *, died: bool) -> Event:
+        """What the lease took; its joules are those of its launches, unknown where one died."""
+        held_s = time.monotonic() - self._began_s
+        # Time of a simulation goes by on its own clock, faster than ours.
+        seconds = max(held_s, sum(event["seconds"] for event in self._launched))
+        joules = [event["energy_j"] for event in self._launched]
+        known = bool(joules) and not died and None not in joules
+        of = (
+            {name: self._launched[0][name] for name in ("source", "measured", "scope")}
+            if known
+            else None
+        )
+        return {
+            "kind": "ended",
+            "seconds": seconds,
+            "gpu_seconds": seconds * len(self._devices),
+            "energy_j": sum(joules) if known else None,
+            "energy": of,
+        }
 
     def _next(self) -> None:
         if self._left:

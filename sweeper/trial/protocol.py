@@ -13,9 +13,11 @@ the launch goes on when the emitter returns, so nothing but the engine works ins
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from sweeper.errors import Infeasible, MeterError, WrongSetting
+from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
 from sweeper.spec import Convention, Launch, Point
 from sweeper.trial.agenda import ListAgenda
@@ -32,7 +34,22 @@ CONVENTIONS: Mapping[Convention, type[WholeWindows] | type[SteadyWindows]] = {
 }
 
 
-def run_launch(launch: Launch, bench: Bench) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a whole launch took, from its gate to its unloading, on its own clock.
+
+    `energy_j` is of its devices, everything between the windows included; `None` where a reading
+    failed. `source`, `measured` and `scope` say what these joules are.
+    """
+
+    seconds: float
+    energy_j: float | None
+    source: str
+    measured: bool
+    scope: str
+
+
+def run_launch(launch: Launch, bench: Bench) -> Spent:
     """Measure a launch's points, emitting `phase`, `window` and `record` events.
 
     Raises:
@@ -44,6 +61,7 @@ def run_launch(launch: Launch, bench: Bench) -> None:
     with closing(bench.meter), closing(bench.engine):
         bench.phase("gate")
         recorder.knows(devices=dict(bench.meter.open()))
+        began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
         recorder.idle("bare_idle_w", idle_power_w(bench))
         try:
@@ -51,13 +69,31 @@ def run_launch(launch: Launch, bench: Bench) -> None:
         except (Infeasible, WrongSetting) as reason:
             for point in launch.points:
                 recorder.give_up(point, reason)
-            return
+            return spent(bench, began_s, opening)
         bench.phase("idle")
         recorder.idle("context_idle_w", idle_power_w(bench))
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
             bench.attach(launch, "power.csv.gz", "power_trace", pack_trace(trace))
+        return spent(bench, began_s, opening)
+
+
+def spent(bench: Bench, began_s: float, opening: Reading | None) -> Spent:
+    """What went by since the launch began, and since its first reading."""
+    closing_reading, _ = bench.read()
+    energy_j = None
+    if opening is not None and closing_reading is not None:
+        total_j = sum(closing_reading.energy_j.values()) - sum(opening.energy_j.values())
+        energy_j = total_j if total_j > 0 else None
+    meter = bench.meter
+    return Spent(
+        seconds=bench.clock.now() - began_s,
+        energy_j=energy_j,
+        source=meter.source,
+        measured=meter.measured,
+        scope=meter.scope,
+    )
 
 
 def load(bench: Bench, recorder: Recorder) -> None:
