@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from sweeper.errors import MachineryError, StudyError, SweeperError
 
 if TYPE_CHECKING:
+    from sweeper.forecast import PoolNode
     from sweeper.spec import Study
 
 ROOT = Path("mlruns")
@@ -94,6 +95,7 @@ def _about(path: Path) -> str:
 USAGE = """\
 python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it stopped
     --dry-run [2x8:H200]                       what it will come to, on such a pool
+    --rehearse 2x8:H200[,1x4:A6000]            the whole study on a pretend cluster, simulated
     --remeasure | --mix                        when the environment changed since it began
     --retry failed|energy_invalid              measure those points again
     --json                                     the summary as one JSON object on standard output
@@ -121,6 +123,11 @@ def run(words: Sequence[str]) -> int:
         dest="pool",
         help="say what it will come to, on such a pool, and do nothing",
     )
+    parser.add_argument(
+        "--rehearse",
+        metavar="2x8:H200",
+        help="the whole study on a pretend cluster of such nodes, with the simulated engine",
+    )
     changed = parser.add_mutually_exclusive_group()
     for name, way in (("remeasure", "measure everything again"), ("mix", "go on regardless")):
         changed.add_argument(
@@ -139,12 +146,19 @@ def run(words: Sequence[str]) -> int:
     from sweeper.study import load
 
     study = load(Path(asked.study), asked.overrides)
+    pool: tuple[PoolNode, ...] = ()
+    if asked.rehearse is not None:
+        from sweeper.forecast import parse_pool
+        from sweeper.rehearsal import rehearsed
+
+        pool = parse_pool(asked.rehearse)
+        study = rehearsed(study, pool)
     if asked.pool is not None:
         from sweeper.dry_run import dry_run
 
         print(dry_run(study, asked.pool, as_json=asked.json))
         return EXIT_OK
-    return _drive(study, asked, words)
+    return _drive(study, pool, asked, words)
 
 
 def _without_pool(words: Sequence[str]) -> list[str]:
@@ -215,12 +229,14 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 
 
-def _drive(study: "Study", asked: argparse.Namespace, words: Sequence[str]) -> int:
+def _drive(
+    study: "Study", pool: "tuple[PoolNode, ...]", asked: argparse.Namespace, words: Sequence[str]
+) -> int:
     from sweeper.driver import Options, drive
     from sweeper.terminal import last_words
 
     finish = _keep_standard_output() if asked.json else None
-    options = Options(root=ROOT, changed=asked.changed or "stop", retry=asked.retry)
+    options = Options(root=ROOT, changed=asked.changed or "stop", retry=asked.retry, pool=pool)
     interrupts = Interrupts(_go_on(words))
     interrupts.listen()
     outcome = drive(study, options, _say, interrupts)

@@ -19,22 +19,24 @@ from sweeper.answers.best import Answer, answers
 from sweeper.answers.figure import figure
 from sweeper.answers.page import FILE as REPORT
 from sweeper.answers.page import page, save
-from sweeper.answers.summary import summary
+from sweeper.answers.summary import held_gpu_seconds, summary
 from sweeper.answers.table import headline, table
 from sweeper.cluster.attempts import next_attempt
 from sweeper.cluster.progress import Progress
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
 from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
-from sweeper.forecast import cost_on
+from sweeper.forecast import PoolNode, cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
 from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.rehearsal import Course, course
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.files import writing
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
+from sweeper.shelf import of_study
 from sweeper.spec import Study
 from sweeper.study import dump, unavailable
 from sweeper.trial.bench import utc_now
@@ -71,6 +73,8 @@ class Options:
     root: Path
     changed: Changed = "stop"
     retry: Retry | None = None
+    pool: tuple[PoolNode, ...] = ()
+    """Nodes of a pretend cluster to run it on: the study is then a rehearsal."""
 
     def folder(self, study: Study) -> Path:
         """Where a study's journal is."""
@@ -79,7 +83,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A study at its end: its records that stand, the answers, and the `--json` object."""
+    """A study at its end: its records that stand, the answers, and the `--json` object.
+
+    `course` is of a rehearsal alone.
+    """
 
     study: Study
     folder: Path
@@ -88,6 +95,7 @@ class Outcome:
     summary: dict[str, Any]
     behind: int
     interrupted: bool
+    course: Course | None
 
 
 def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
@@ -112,10 +120,10 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
         # leaves no folder where the cluster refuses it.
         begun = (folder / FILE).exists()
         journal = opened.enter_context(Journal.open(folder, dump(study))) if begun else None
-        with connect(study.cluster, study.resources) as session:
+        with place(study, options) as session:
             stop.listen()
             before = journal.contents if journal is not None else Contents()
-            again = taken_back(before, session.environment(), folder, options)
+            again = taken_back(of_study(before, study), session.environment(), folder, options)
             kept = before.accepted().keys() - {record.key for record in again}
             refuse_impossible(plan(study, done=kept), session)
             if journal is None:
@@ -129,12 +137,13 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             except PlaceError as error:
                 # It was in order when the study began.
                 raise MachineryError(str(error)) from error
-        contents = read(folder / FILE)
+        contents = of_study(read(folder / FILE), study)
         records = contents.standing()
         found = answers(records, study)
         text = page(study, contents, found)
         behind = publish(study, records, found, text, tracking, stop)
     report = save(text, folder)
+    rehearsal = course(study, contents, options.pool) if options.pool else None
     return Outcome(
         study=study,
         folder=folder,
@@ -145,12 +154,15 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             records,
             found,
             points=points,
+            gpu_seconds=held_gpu_seconds(contents),
             wall_seconds=time.monotonic() - started_s,
             tracking_uri=tracking.public_uri,
             report=str(report),
-        ),
+        )
+        | ({"rehearsal": asdict(rehearsal)} if rehearsal is not None else {}),
         behind=behind,
         interrupted=stop.is_set(),
+        course=rehearsal,
     )
 
 
@@ -185,6 +197,15 @@ def refuse_impossible(todo: Plan, session: Session) -> None:
     each = [group[0].settings for group in by_configuration(points)]
     if faults := session.preflight(each):
         raise PlaceError("\n".join(faults))
+
+
+def place(study: Study, options: Options) -> Session:
+    """The cluster that a study runs on: one that it joins or starts, or a pretend one."""
+    if not options.pool:
+        return connect(study.cluster, study.resources)
+    from sweeper.cluster.pretend import rehearse
+
+    return rehearse(options.pool, study.resources)
 
 
 def taken_back(

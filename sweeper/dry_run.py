@@ -78,7 +78,7 @@ def _pool_lines(pool: str, expected: Forecast | None) -> list[str]:
     return [
         *lines,
         f"  on {pool}, expected by the roofline and not measured:",
-        f"    time      {_duration(expected.makespan_s)}",
+        f"    time      {duration(expected.makespan_s)}",
         f"    GPUs      {expected.gpu_seconds / 3600:.2f} GPU-hours",
         f"    energy    {expected.energy_j / 3.6e6:.2f} kWh ({expected.energy_j:.3g} J)",
     ]
@@ -132,7 +132,8 @@ def _many(count: int, name: str, plural: str | None = None) -> str:
     return f"{count} {name if count == 1 else plural or name + 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes, or hours where there are more than ninety of them."""
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

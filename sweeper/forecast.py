@@ -3,11 +3,15 @@
 Everything here is the roofline's expectation and says so; nothing of it enters a record.
 """
 
-import heapq
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sweeper.cluster.pool import Node, Request
+from sweeper.cluster.replay import makespan_s
+from sweeper.engines.simulated_options import stood_for
 from sweeper.errors import StudyError
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
@@ -60,15 +64,21 @@ def parse_pool(text: str) -> tuple[PoolNode, ...]:
     return tuple(nodes)
 
 
+def pool_text(nodes: Sequence[PoolNode]) -> str:
+    """Nodes as `parse_pool` reads them."""
+    alike = Counter((node.gpus, node.gpu.name) for node in nodes)
+    return ",".join(f"{count}x{gpus}:{name}" for (gpus, name), count in alike.items())
+
+
 def cost_on(card: Gpu) -> Cost:
     """What launches and points take on a GPU, where the model's shape is known."""
 
     def load_s(settings: Settings) -> float:
-        shape = _shape(settings)
+        settings, shape = stood_for(settings), _shape(settings)
         return UNKNOWN_LOAD_S if shape is None else load_seconds(settings, shape, card)
 
     def point_s(settings: Settings) -> float:
-        shape = _shape(settings)
+        settings, shape = stood_for(settings), _shape(settings)
         return nominal_point_s(settings) if shape is None else point_seconds(settings, shape, card)
 
     return Cost(load_s=load_s, point_s=point_s)
@@ -81,7 +91,7 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         StudyError: the pool mixes GPU types and the study does not say which, or the study has no
             node of the type it asks for.
     """
-    nodes = _eligible(study, nodes)
+    nodes = eligible(study, nodes)
     card = nodes[0].gpu
     cost = cost_on(card)
     most = study.resources.max_gpus
@@ -108,41 +118,37 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         wide=wide,
         gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
         energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
-        makespan_s=makespan_s(trials, [node.gpus for node in nodes], most),
+        makespan_s=_makespan_s(trials, nodes, study),
     )
 
 
-def makespan_s(trials: Sequence[Trial], nodes: Sequence[int], most: int | None = None) -> float:
-    """When the last trial ends, each placed in order as soon as a node has room for it.
+def pool_nodes(nodes: Sequence[PoolNode]) -> tuple[Node, ...]:
+    """The nodes of a pool as admission sees them, with as many CPUs as anybody asks for."""
+    return tuple(
+        Node(
+            id=f"node-{number}",
+            host=f"node-{number}",
+            devices=tuple(str(index) for index in range(node.gpus)),
+            gpus=node.gpus,
+            cpus=math.inf,
+            gpu_type=node.gpu.name,
+        )
+        for number, node in enumerate(nodes)
+    )
 
-    `trials` come largest first; a smaller one that fits goes ahead of one that does not. At most
-    `most` GPUs are held at once. Trials that nothing can hold are left out.
-    """
-    free = list(nodes)
-    spare = sum(free) if most is None else min(most, sum(free))
-    ends: list[tuple[float, int, int]] = []
-    waiting = list(trials)
-    now_s = 0.0
-    while waiting:
-        for trial in list(waiting):
-            if not spare:
-                break
-            # The fullest node that holds it: wide gaps stay for wide trials.
-            room = [index for index, gpus in enumerate(free) if gpus >= trial.gpus]
-            if room and trial.gpus <= spare:
-                node = min(room, key=free.__getitem__)
-                free[node] -= trial.gpus
-                spare -= trial.gpus
-                heapq.heappush(ends, (now_s + trial.expected_s, node, trial.gpus))
-                waiting.remove(trial)
-        if not ends:
-            break
-        now_s = ends[0][0]
-        while ends and ends[0][0] == now_s:
-            _, node, gpus = heapq.heappop(ends)
-            free[node] += gpus
-            spare += gpus
-    return max([now_s, *(end_s for end_s, _, _ in ends)])
+
+def _makespan_s(trials: Sequence[Trial], nodes: Sequence[PoolNode], study: Study) -> float:
+    requests = [
+        Request(
+            id=trial.id,
+            width=trial.gpus,
+            expected_s=trial.expected_s,
+            whole_node=study.resources.exclusive_node,
+        )
+        for trial in trials
+    ]
+    lengths_s = {trial.id: trial.expected_s for trial in trials}
+    return makespan_s(requests, lengths_s, pool_nodes(nodes), study.resources.max_gpus)
 
 
 def _shape(settings: Settings) -> Shape | None:
@@ -153,7 +159,12 @@ def _shape(settings: Settings) -> Shape | None:
         return None
 
 
-def _eligible(study: Study, nodes: Sequence[PoolNode]) -> Sequence[PoolNode]:
+def eligible(study: Study, nodes: Sequence[PoolNode]) -> Sequence[PoolNode]:
+    """The nodes of a pool that a study may use: all of one GPU type.
+
+    Raises:
+        StudyError: the pool has several types and the study does not say which, or not that one.
+    """
     wanted = study.resources.accelerator
     if wanted is not None:
         chosen = [node for node in nodes if node.gpu == gpu(wanted)]
@@ -170,18 +181,18 @@ def _eligible(study: Study, nodes: Sequence[PoolNode]) -> Sequence[PoolNode]:
 
 
 def _unfit(point: Point, card: Gpu) -> str | None:
-    shape = _shape(point.settings)
+    settings, shape = stood_for(point.settings), _shape(point.settings)
     if shape is None:
         return None
-    workload = point.settings.workload
+    workload = settings.workload
     sizes = Sizes(
         max_model_len=workload.input_tokens + workload.output_tokens,
         max_batch_size=workload.batch_size,
         batch_sizes=(workload.batch_size,),
     )
-    if (reason := impossible(point.settings, shape, sizes)) is not None:
+    if (reason := impossible(settings, shape, sizes)) is not None:
         return reason
-    needed = memory(point.settings, shape, card, sizes)
+    needed = memory(settings, shape, card, sizes)
     return None if needed.fits else needed.reason
 
 
@@ -206,6 +217,7 @@ def _trial_energy_j(trial: Trial, card: Gpu) -> float:
     total = 0.0
     for launch in trial.launches:
         for point in launch.points:
-            if (shape := _shape(point.settings)) is not None:
-                total += point_energy_j(point.settings, shape, card)
+            settings = stood_for(point.settings)
+            if (shape := _shape(settings)) is not None:
+                total += point_energy_j(settings, shape, card)
     return total

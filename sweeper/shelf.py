@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.errors import StudyError
+from sweeper.plan import expand
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.record import Record
 from sweeper.spec import Study
@@ -35,7 +36,17 @@ def open_study(name: str, root: Path) -> Shelved:
     folder = folder_of(name, study, root)
     if not (folder / FILE).exists():
         raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
-    return Shelved(study=study, contents=read(folder / FILE))
+    return Shelved(study=study, contents=of_study(read(folder / FILE), study))
+
+
+def of_study(contents: Contents, study: Study) -> Contents:
+    """A journal without what was measured when the study's text was another.
+
+    Such records stay in the journal, and count again when their points come back; till then they
+    may be of other traffic, which no condition tells apart.
+    """
+    points, _ = expand(study)
+    return contents.only({point.id for point in points})
 
 
 def folder_of(name: str, study: Study, root: Path) -> Path:

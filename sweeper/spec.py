@@ -30,9 +30,13 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What generates tokens, and every setting that needs an engine start."""
+    """What generates tokens, and every setting that needs an engine start.
+
+    `simulates` is the engine that a simulated one stands for, where it stands for one.
+    """
 
     kind: EngineKind = "vllm"
+    simulates: Literal["vllm", "transformers"] | None = None
     mode: Literal["offline", "online"] = "offline"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel: int = field(default=1, metadata={"min": 1})

@@ -9,10 +9,12 @@ from sweeper.answers.best import Answer, answers
 from sweeper.answers.criteria import minimizing, parse_where
 from sweeper.answers.summary import answers_object
 from sweeper.answers.table import table
+from sweeper.dry_run import duration
 from sweeper.shelf import Shelved
 
 if TYPE_CHECKING:
     from sweeper.driver import Outcome  # which would bring Ray
+    from sweeper.rehearsal import Course
 
 
 def answers_text(
@@ -57,11 +59,24 @@ def last_words(outcome: "Outcome") -> str:
         f"MLflow   {_how_to_see(outcome.summary['tracking_uri'])}",
         f"         there: Model training, {outcome.study.name}; sort by a metric to list records",
     ]
+    if outcome.course is not None:
+        lines[1:1] = [*course_lines(outcome.course), ""]
     if outcome.behind:
         lines.append(
             f"         {outcome.behind} records behind; the same command brings it up to date"
         )
     return "\n".join(lines)
+
+
+def course_lines(course: "Course") -> list[str]:
+    """What a rehearsal came to."""
+    without = f", without {course.unmetered} leases that died" if course.unmetered else ""
+    return [
+        f"rehearsed on {course.pool}, simulated and not measured:",
+        f"  time      {duration(course.makespan_s)}",
+        f"  GPUs      {course.gpu_seconds / 3600:.2f} GPU-hours",
+        f"  energy    {course.energy_j / 3.6e6:.2f} kWh, loading and waiting included{without}",
+    ]
 
 
 def _how_to_see(uri: str) -> str:

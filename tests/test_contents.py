@@ -199,3 +199,16 @@ def test_any_damage_is_either_read_or_told_as_the_journals_error():
 def test_every_kind_of_line_is_explained():
     for kind in KINDS:
         assert f"\n    {kind} " in module.__doc__
+
+
+def test_only_some_points_and_what_was_taken_back_of_them():
+    key = {"launch": 0, "stage": "full"}
+    taken_back = {"kind": "superseded", "id": "b", **key, "attempt": 0}
+    lines = [{"kind": "window", "id": name, **key} for name in "aba"]
+    lines += [{"kind": "record", **record(name).to_json()} for name in "aba"]
+    whole = parse(as_lines(*lines, taken_back))
+    assert [each.id for each in whole.standing()] == ["a"]
+    one = whole.only({"b"})
+    assert [each.id for each in one.records] == ["b"]
+    assert (one.superseded, one.standing(), len(one.windows)) == (frozenset({0}), (), 1)
+    assert whole.only({"a", "b"}) == whole

@@ -1,16 +1,13 @@
 """What a study will come to on a pool."""
 
-import itertools
 import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sweeper.dry_run import dry_run
 from sweeper.errors import StudyError
-from sweeper.forecast import PoolNode, cost_on, forecast, makespan_s, parse_pool
+from sweeper.forecast import PoolNode, cost_on, forecast, parse_pool
 from sweeper.gpu_data import gpu
 from sweeper.plan import NOMINAL_LOAD_S, nominal_point_s
 from sweeper.spec import (
@@ -20,7 +17,6 @@ from sweeper.spec import (
     ResourcesSpec,
     Settings,
     Study,
-    Trial,
     WorkloadSpec,
 )
 
@@ -42,10 +38,6 @@ def study(*axes, settings=LARGE, **fields):
 WIDE = study(axis("engine.tensor_parallel", 1, 2, 4, 16), axis("workload.batch_size", 1, 64, 256))
 
 
-def trial(number, gpus, seconds):
-    return Trial(id=f"t{number}", gpus=gpus, launches=(), expected_s=float(seconds))
-
-
 def test_a_pool_is_nodes_of_gpus():
     assert parse_pool("2x8:H200, 1x4:6000 Ada") == (
         PoolNode(gpus=8, gpu=gpu("H200")),
@@ -65,46 +57,6 @@ def test_what_is_no_pool_is_said_with_how_one_is_written(text):
 def test_an_unknown_gpu_names_the_known():
     with pytest.raises(StudyError, match=r"'Z9': nothing known of it; known: .*H100"):
         parse_pool("1x8:Z9")
-
-
-POOLS = st.lists(st.integers(1, 4), min_size=1, max_size=3)
-WORK = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), max_size=6)
-
-
-@given(work=WORK, nodes=POOLS, most=st.none() | st.integers(1, 8))
-def test_the_makespan_is_that_of_a_clock_that_ticks(work, nodes, most):
-    trials = [trial(number, gpus, seconds) for number, (gpus, seconds) in enumerate(work)]
-    assert makespan_s(trials, nodes, most) == ticking(work, nodes, most)
-
-
-def ticking(work, nodes, most):
-    """Second by second: what ended lets go, then everyone in order takes the fullest node."""
-    waiting, running, last = list(work), [], 0
-    for now in range(sum(seconds for _, seconds in work) + 1):
-        running = [each for each in running if each[0] > now]
-        for gpus, seconds in list(waiting):
-            free = [
-                total - sum(width for _, node, width in running if node == index)
-                for index, total in enumerate(nodes)
-            ]
-            held = sum(width for _, _, width in running)
-            room = [(left, index) for index, left in enumerate(free) if left >= gpus]
-            if room and (most is None or held + gpus <= most):
-                running.append((now + seconds, min(room)[1], gpus))
-                waiting.remove((gpus, seconds))
-                last = max(last, now + seconds)
-    return last
-
-
-@given(
-    work=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 4)), min_size=1, max_size=4),
-    nodes=st.lists(st.just(2), min_size=1, max_size=2),
-)
-def test_the_makespan_is_no_better_than_the_best_and_not_twice_as_bad(work, nodes):
-    ordered = sorted(work, key=lambda each: -each[0] * each[1])
-    trials = [trial(number, gpus, seconds) for number, (gpus, seconds) in enumerate(ordered)]
-    every_order = [ticking(order, nodes, None) for order in itertools.permutations(work)]
-    assert min(every_order) <= makespan_s(trials, nodes) <= 2 * min(every_order)
 
 
 def test_what_does_not_fit_is_said_of_its_points_and_left_out_of_the_cost():

@@ -10,7 +10,7 @@ from typing import Any
 from sweeper.answers.markup import Html, element
 from sweeper.answers.page_words import TIMES, badge, data_table, named
 from sweeper.answers.results import Provenance, settled
-from sweeper.answers.summary import gpu_seconds, launches
+from sweeper.answers.summary import held_gpu_seconds, launches
 from sweeper.answers.table import troubles
 from sweeper.answers.units import digits, quantity
 from sweeper.results.contents import Contents
@@ -66,7 +66,7 @@ def troubles_section(contents: Contents) -> Html:
 def cost_section(contents: Contents) -> Html:
     """GPU-hours, joules of the windows, launches and hours of the study itself."""
     records = contents.standing()
-    held_s = contents.gpu_seconds() if contents.ended else gpu_seconds(records)
+    held_s = held_gpu_seconds(contents)
     every = contents.records or records
     rows = [
         _row("GPUs held", f"{_hours(held_s)} GPU-hours"),

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.answers.best import Answer, Miss
 from sweeper.answers.quality import alters_output
 from sweeper.answers.results import Result, settled
+from sweeper.results.contents import Contents
 from sweeper.results.record import Record, Status
 
 WORST_FIRST: tuple[Status, ...] = (
@@ -26,6 +27,7 @@ def summary(
     answers: Sequence[Answer],
     *,
     points: int,
+    gpu_seconds: float,
     wall_seconds: float,
     tracking_uri: str | None,
     report: str | None = None,
@@ -41,7 +43,7 @@ def summary(
         "infeasible": counted["infeasible"],
         "failed": counted["failed"],
         "launches": launches(records),
-        "gpu_seconds": gpu_seconds(records),
+        "gpu_seconds": gpu_seconds,
         "wall_seconds": wall_seconds,
         "answers": [answer_object(answer) for answer in answers],
         "report": report,
@@ -99,6 +101,11 @@ def counts(records: Iterable[Record]) -> Counter[Status]:
 def launches(records: Iterable[Record]) -> int:
     """How many engine starts the records come from, failed ones included."""
     return len({_start(record) for record in records})
+
+
+def held_gpu_seconds(contents: Contents) -> float:
+    """GPU-seconds of the leases whose end is known; from the records where none is."""
+    return contents.gpu_seconds() if contents.ended else gpu_seconds(contents.standing())
 
 
 def gpu_seconds(records: Iterable[Record]) -> float:

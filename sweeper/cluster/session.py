@@ -63,7 +63,7 @@ def connect(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
             _join(address)
     session = Session(resources, guardian)
     try:
-        session.nodes = _chosen(_listed(session.free()), resources)
+        session.choose()
     except BaseException:
         session.close()
         raise
@@ -75,9 +75,16 @@ class Session:
 
     nodes: tuple[Node, ...] = ()
 
-    def __init__(self, resources: ResourcesSpec, guardian: Guardian | None) -> None:
+    def __init__(
+        self,
+        resources: ResourcesSpec,
+        guardian: Guardian | None,
+        end: Callable[[], None] | None = None,
+    ) -> None:
+        """`guardian` is of a cluster started here; `end` ends what Ray's own shutdown leaves."""
         self.resources = resources
         self._guardian = guardian
+        self._end = end
         self._seen: list[dict[str, Any]] | None = None
 
     @property
@@ -90,6 +97,14 @@ class Session:
         """How many devices a study may hold at once."""
         total = sum(len(node.devices) for node in self.nodes)
         return min(total, self.resources.max_gpus or total)
+
+    def choose(self) -> None:
+        """List the nodes that the study may use.
+
+        Raises:
+            PlaceError: there is none.
+        """
+        self.nodes = _chosen(_listed(self.free()), self.resources)
 
     def living(self) -> tuple[Node, ...]:
         """The nodes that live now; those known before keep what was known of them."""
@@ -156,6 +171,9 @@ class Session:
     def close(self) -> None:
         """Leave the cluster; where it was started here, nothing of it is left."""
         ray.shutdown()
+        if self._end is not None:
+            self._end()
+            self._end = None
         if self._guardian is not None:
             self._guardian.release()
             self._guardian = None

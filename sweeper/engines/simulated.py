@@ -17,7 +17,13 @@ from typing import Any, NoReturn
 
 from sweeper.engines import Clock, Event, Request
 from sweeper.engines.simulated_batching import continuous, static
-from sweeper.engines.simulated_options import Fail, FailAt, SimulatedOptions, read_options
+from sweeper.engines.simulated_options import (
+    Fail,
+    FailAt,
+    SimulatedOptions,
+    read_options,
+    stood_for,
+)
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
 from sweeper.errors import EngineError, Infeasible, StudyError
@@ -122,7 +128,7 @@ class SimulatedEngine:
             raise Infeasible("out of memory while loading, as engine.options.oom_at_load asks")
         self._refuse(shape, gpu_type)
         self._random = random.Random(f"{options.seed}/{shape.name}/{engine!r}")
-        physics = Physics(engine, shape, gpu_type)
+        physics = Physics(stood_for(self._settings).engine, shape, gpu_type)
         loaded = _Loaded(
             options=options,
             shape=shape,
@@ -218,7 +224,8 @@ class SimulatedEngine:
         if limit is not None and batch > limit:
             raise Infeasible(f"out of memory above batch {limit}, as engine.options asks")
         asked = replace(settings.workload, batch_size=batch, input_tokens=length, output_tokens=0)
-        needed = memory(replace(settings, workload=asked), loaded.shape, loaded.gpu, self._sizes)
+        modelled = replace(stood_for(settings), workload=asked)
+        needed = memory(modelled, loaded.shape, loaded.gpu, self._sizes)
         if not needed.fits:
             raise Infeasible(needed.reason)
         self._peak_bytes = max(self._peak_bytes, needed.needed_bytes)
@@ -266,7 +273,8 @@ class SimulatedEngine:
         if reason is not None:
             raise Infeasible(reason)
         one = replace(settings.workload, batch_size=1, input_tokens=1, output_tokens=0)
-        least = memory(replace(settings, workload=one), shape, gpu_type, self._sizes)
+        modelled = replace(stood_for(settings), workload=one)
+        least = memory(modelled, shape, gpu_type, self._sizes)
         if not least.fits:
             raise Infeasible(least.reason)
 

@@ -1,7 +1,7 @@
 """The `engine.options` of a simulated engine."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from sweeper.errors import StudyError
@@ -35,7 +35,8 @@ class SimulatedOptions:
     a window's time and power. `time_scale`: real seconds a simulated second takes. `load_s`:
     seconds of a load, from the size of the weights if not given. `oom_above_batch`,
     `oom_at_load`, `fail`: what goes wrong. `isolated`: run in a child process, as a real engine
-    does. `helpers`: processes started beside, each with one of its own. `seed`, `attempt`: of the
+    does. `helpers`: processes started beside, each with one of its own. `native`: the options of
+    the engine that it stands for, some of which the roofline knows. `seed`, `attempt`: of the
     launch, set by whoever launches (`of_launch`).
     """
 
@@ -48,6 +49,7 @@ class SimulatedOptions:
     fail: Fail | None = None
     isolated: bool = False
     helpers: int = 0
+    native: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     attempt: int = 0
 
@@ -56,6 +58,17 @@ def of_launch(settings: Settings, seed: int, attempt: int) -> Settings:
     """The same settings for one launch: its seed varies what launches vary in."""
     options = {**settings.engine.options, "seed": seed, "attempt": attempt}
     return replace(settings, engine=replace(settings.engine, options=options))
+
+
+def stood_for(settings: Settings) -> Settings:
+    """The settings as the engine has them that a simulated one stands for, else as they are."""
+    engine = settings.engine
+    if engine.kind != "simulated" or engine.simulates is None:
+        return settings
+    native = engine.options.get("native", {})
+    return replace(
+        settings, engine=replace(engine, kind=engine.simulates, simulates=None, options=native)
+    )
 
 
 def read_options(settings: Settings) -> SimulatedOptions:
@@ -139,6 +152,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "{kind, at, batch_size, attempts}",
     ),
     "isolated": _FLAG,
+    "native": (lambda value: isinstance(value, Mapping), "a mapping"),
     "helpers": _COUNT,
     "seed": _COUNT,
     "attempt": _COUNT,

@@ -20,10 +20,10 @@ counts as not written.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from sweeper.errors import JournalError
 from sweeper.results.record import Key, Record
@@ -104,6 +104,16 @@ class Contents:
                     found.pop(record.key, None)
                     found[record.key] = record
         return tuple(found.values())
+
+    def only(self, ids: Collection[str]) -> Self:
+        """The same without the records and windows of other points."""
+        kept = [place for place, record in enumerate(self.records) if record.id in ids]
+        return replace(
+            self,
+            records=tuple(self.records[place] for place in kept),
+            superseded=frozenset(new for new, old in enumerate(kept) if old in self.superseded),
+            windows=tuple(line for line in self.windows if line["id"] in ids),
+        )
 
     def environment(self) -> Mapping[str, Any] | None:
         """The environment that the latest sitting found, where one is noted."""

@@ -7,7 +7,9 @@ rules.py       what is impossible; later.py: what is announced and not there yet
 source.py      where in which file a key was written
 """
 
+from sweeper.study.assemble import REHEARSAL
 from sweeper.study.file import dump, load
 from sweeper.study.later import unavailable
+from sweeper.study.rules import looks
 
-__all__ = ["dump", "load", "unavailable"]
+__all__ = ["REHEARSAL", "dump", "load", "looks", "unavailable"]

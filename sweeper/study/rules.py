@@ -130,6 +130,12 @@ def _meter(settings: Settings) -> Iterator[Said]:
         yield "meter", f"simulated has nothing to read of engine.kind {kind}: use auto"
 
 
+def _simulates(settings: Settings) -> Iterator[Said]:
+    if settings.engine.simulates is not None and settings.engine.kind != "simulated":
+        said = f"is a key of engine.kind simulated, and engine.kind is {settings.engine.kind}"
+        yield "engine.simulates", said
+
+
 def _window(settings: Settings) -> Iterator[Said]:
     if settings.measure.window == "steady" and settings.workload.batching == "static":
         yield (
@@ -224,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("model.shape",), _shape),
     Rule(("model.weights", "model.id", "model.shape", "engine.kind"), _weights),
     Rule(("meter", "engine.kind"), _meter),
+    Rule(("engine.simulates", "engine.kind"), _simulates),
     Rule(("measure.window", "workload.batching"), _window),
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),
     Rule(("workload.kind", "workload.task", *(f"workload.{k}" for k in TRACE_KEYS)), _workload),
