@@ -201,7 +201,7 @@ def show(words: Sequence[str]) -> int:
     from sweeper.answers.receipt import receipt
     from sweeper.shelf import open_study
 
-    print(receipt(open_study(asked.study, ROOT).records, asked.id))
+    print(receipt(open_study(asked.study, ROOT).whole.standing(), asked.id))
     return EXIT_OK
 
 

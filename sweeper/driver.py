@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +19,7 @@ from sweeper.answers.best import Answer, answers
 from sweeper.answers.figure import figure
 from sweeper.answers.page import FILE as REPORT
 from sweeper.answers.page import page, save
+from sweeper.answers.page_cost import wall_s
 from sweeper.answers.summary import held_gpu_seconds, summary
 from sweeper.answers.table import headline, table
 from sweeper.cluster.attempts import next_attempt
@@ -36,6 +37,8 @@ from sweeper.results.files import writing
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
+from sweeper.search import Circumstances, search_for
+from sweeper.search.budget import Elapsed
 from sweeper.shelf import of_study
 from sweeper.spec import Study
 from sweeper.study import dump, unavailable
@@ -253,14 +256,26 @@ def sit_down(journal: Journal, session: Session, again: list[Record]) -> None:
 def measure(
     study: Study, folder: Path, journal: Journal, session: Session, say: Say, stop: Stop
 ) -> None:
-    """Place every trial that is left, journal what it tells, until all are done."""
+    """Place what the search asks for, journal what it tells, until nothing is left."""
     before = read(folder / FILE)
-    todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session))
-    progress = Progress(study, todo, before, folder, say)
+    own = of_study(before, study)
+    done, cost = own.accepted().keys(), _cost(session)
+    around = Circumstances(
+        before=own, done=done, devices=session.devices, cost=cost, elapsed=_elapsed(own)
+    )
+    search = search_for(study, around)
+    todo = plan(study, done=done, devices=session.devices, cost=cost)
+    progress = Progress(study, todo, own, folder, say)
     progress.begin()
-    keeper = Keeper(study, journal, progress)
-    trials = [replace(trial, attempt=next_attempt(trial, before)) for trial in todo.trials]
-    run(trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
+    keeper = Keeper(study, journal, progress, search)
+    run(
+        search,
+        study=study,
+        session=session,
+        on_event=keeper.take,
+        stop=stop.is_set,
+        first_attempt=lambda trial: next_attempt(trial, before),
+    )
 
 
 def publish(
@@ -286,6 +301,12 @@ def front_keys(records: tuple[Record, ...], found: tuple[Answer, ...]) -> list[K
     """The keys of the records whose results are on a front."""
     ids = {result.id for answer in found for result in answer.front}
     return [record.key for record in records if record.id in ids and record.accepted]
+
+
+def _elapsed(before: Contents) -> Elapsed:
+    """Seconds of this sitting and of those before it."""
+    earlier_s, began_s = wall_s(before), time.monotonic()
+    return lambda: earlier_s + time.monotonic() - began_s
 
 
 def _cost(session: Session) -> Cost:

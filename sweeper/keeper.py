@@ -1,4 +1,4 @@
-"""What trials tell goes into the journal first, then to whoever shows the progress."""
+"""What trials tell goes into the journal first, then to the search and the progress."""
 
 import base64
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from sweeper.cluster.progress import Progress
 from sweeper.results.attachments import OF
 from sweeper.results.journal import Journal
 from sweeper.results.record import Record
+from sweeper.search import Search
 from sweeper.spec import Study, Trial
 from sweeper.trial.recorder import failed_record
 
@@ -17,10 +18,11 @@ JOURNALLED = frozenset({"trial", "window", "record", "death", "ended"})
 class Keeper:
     """Takes the events of all trials, one at a time."""
 
-    def __init__(self, study: Study, journal: Journal, progress: Progress) -> None:
+    def __init__(self, study: Study, journal: Journal, progress: Progress, search: Search) -> None:
         self._study = study
         self._journal = journal
         self._progress = progress
+        self._search = search
 
     def take(self, trial: Trial, event: Mapping[str, Any]) -> None:
         """Keep one event; when this returns it is on the disk.
@@ -41,9 +43,15 @@ class Keeper:
         elif kind in JOURNALLED:
             self._journal.append(kind, {**of, **fields})
         if kind == "record":
-            self._progress.record(Record.from_json(fields))
-        else:
-            self._progress.event(trial, event)
+            self._conclude(Record.from_json(fields))
+            return
+        if kind == "ended":
+            self._search.ended(trial, fields)
+        self._progress.event(trial, event)
+
+    def _conclude(self, record: Record) -> None:
+        self._search.tell(record)
+        self._progress.record(record)
 
     def _give_up(self, trial: Trial, points: list[str], reason: str) -> None:
         for launch in trial.launches:
@@ -51,4 +59,4 @@ class Keeper:
                 if point.id in points:
                     record = failed_record(self._study.name, trial, launch, point, reason, {})
                     self._journal.append("record", record.to_json())
-                    self._progress.record(record)
+                    self._conclude(record)

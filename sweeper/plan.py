@@ -98,7 +98,7 @@ def plan(
         for number in range(study.settings.measure.launches):
             left = [point for point in group if (point.id, number, "full") not in done]
             trials += [
-                _trial(chunk, number, "full", sizes, asked, cost)
+                trial_of(chunk, number, "full", sizes, asked, cost)
                 for chunk in chunks(left, limit_s, cost)
             ]
     return Plan(points=points, trials=largest_first(trials), excluded=excluded)
@@ -228,9 +228,13 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
     )
 
 
-def _trial(
+def trial_of(
     points: Sequence[Point], number: int, stage: Stage, sizes: Sizes, asked: int, cost: Cost
 ) -> Trial:
+    """One launch of points of a configuration in a lease of its own.
+
+    `number` counts the configuration's launches; `asked` is `min_requests` of the study.
+    """
     identity = digest([number, stage, [point.id for point in points]], length=10)
     launch = Launch(
         number=number,

@@ -278,16 +278,21 @@ def launch_s(engine: EngineSpec, shape: Shape) -> float:
 
 
 def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
-    """How long the protocol takes for one point: warm-up, settling, windows."""
+    """How long the protocol takes for one point: warm-up, settling, windows.
+
+    Windows are whole batches, or whole rounds of a closed loop. There the slots fill for as long
+    as a batch takes, on every visit, before anything is counted.
+    """
     measure, workload = settings.measure, settings.workload
     expected = estimate(settings, shape, gpu)
     batch_s = expected.latency_s
     requests = 0 if workload.requests == "auto" else workload.requests
+    steady = settings.convention == "steady"
+    unit_s = batch_s if steady else max(requests / expected.requests_per_s, batch_s)
     window_s = max(measure.min_window_s, requests / expected.requests_per_s)
-    if settings.convention == "whole":
-        unit_s = max(requests / expected.requests_per_s, batch_s)
-        window_s = math.ceil(window_s / unit_s) * unit_s
-    settling_s = (measure.warmup.min_batches + measure.repeats - 1) * batch_s
+    window_s = math.ceil(window_s / unit_s) * unit_s
+    filling = measure.repeats if steady and workload.batch_size > 1 else 0
+    settling_s = (measure.warmup.min_batches + measure.repeats - 1 + filling) * batch_s
     return settling_s + measure.repeats * window_s
 
 

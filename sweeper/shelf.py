@@ -13,9 +13,10 @@ from sweeper.study import load
 
 @dataclass(frozen=True, kw_only=True)
 class Shelved:
-    """A study with what its journal holds."""
+    """A study with what its journal holds: `whole`, and of its points alone."""
 
     study: Study
+    whole: Contents
     contents: Contents
 
     @property
@@ -36,7 +37,8 @@ def open_study(name: str, root: Path) -> Shelved:
     folder = folder_of(name, study, root)
     if not (folder / FILE).exists():
         raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
-    return Shelved(study=study, contents=of_study(read(folder / FILE), study))
+    whole = read(folder / FILE)
+    return Shelved(study=study, whole=whole, contents=of_study(whole, study))
 
 
 def of_study(contents: Contents, study: Study) -> Contents:

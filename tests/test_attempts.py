@@ -24,6 +24,7 @@ from sweeper.cluster.pool import Node, Pool
 from sweeper.cluster.probe import differences
 from sweeper.results.record import Key
 from sweeper.spec import Launch, Point, ResourcesSpec, Settings, Sizes, Trial
+from tests.searches import Listed
 
 SIZES = Sizes(max_model_len=8, max_batch_size=1, batch_sizes=(1,))
 
@@ -129,10 +130,11 @@ class World:
             Node(id=name, host=name, devices=("0", "1"), gpus=2, cpus=8.0) for name in ("n0", "n1")
         ]
         self.dispatcher = Dispatcher(
-            trials,
+            Listed(trials),
             Pool(nodes),
             ResourcesSpec(),
             lambda trial, event: self.events.append((trial, event)),
+            lambda trial: trial.attempt,
             clock=lambda: 0.0,
         )
 
@@ -240,10 +242,11 @@ def test_a_trial_that_no_node_can_hold_any_more_is_given_up() -> None:
     wide = replace(trial("wide", ["a", "b"]), gpus=4)
     nodes = [Node(id="n", host="n", devices=("0",), gpus=1, cpus=1.0)]
     dispatcher = Dispatcher(
-        [wide],
+        Listed([wide]),
         Pool(nodes),
         ResourcesSpec(),
         lambda trial, event: told.append((trial, event)),
+        lambda trial: trial.attempt,
         clock=lambda: now[0],
     )
     assert dispatcher.next() is None

@@ -28,6 +28,7 @@ from sweeper.spec import (
 )
 from sweeper.trial.environment import describe
 from sweeper.trial.guardian import processes
+from tests.searches import Listed
 
 pytestmark = pytest.mark.ray
 
@@ -132,7 +133,7 @@ def test_trials_of_all_widths_through_deaths_hangs_and_kills(session: Any, folde
     trials += [trial("dies-1", 1), trial("dies-2", 2), trial("hangs-1", 1), trial("killed-4", 4)]
     heard = Heard()
     run(
-        trials,
+        Listed(trials),
         study=STUDY,
         session=session,
         on_event=heard,
@@ -198,7 +199,7 @@ def test_stop_ends_every_lease(session: Any, folder: Path) -> None:
             stop.set()
 
     run(
-        [trial("forever-2", 2), trial("forever-4", 4)],
+        Listed([trial("forever-2", 2), trial("forever-4", 4)]),
         study=STUDY,
         session=session,
         on_event=on_event,
@@ -218,7 +219,7 @@ def test_ctrl_c_ends_every_lease_and_is_raised(session: Any, folder: Path) -> No
 
     with pytest.raises(KeyboardInterrupt):
         run(
-            [trial("forever-5", 1)],
+            Listed([trial("forever-5", 1)]),
             study=STUDY,
             session=session,
             on_event=on_event,
@@ -241,7 +242,7 @@ def test_what_on_event_raises_ends_everything_and_is_raised(session: Any, folder
 
     with pytest.raises(FullDiskError):
         run(
-            [trial("forever-6", 1), trial("forever-7", 1)],
+            Listed([trial("forever-6", 1), trial("forever-7", 1)]),
             study=STUDY,
             session=session,
             on_event=on_event,
@@ -315,7 +316,7 @@ def test_a_node_that_dies_is_no_loss(cluster: Any, folder: Path) -> None:
     with connect(ClusterSpec(address=cluster.address), ResourcesSpec()) as session:
         assert session.devices == 12
         run(
-            trials,
+            Listed(trials),
             study=STUDY,
             session=session,
             on_event=on_event,
@@ -335,12 +336,13 @@ from sweeper.cluster.session import connect
 from sweeper.cluster.tuning import run
 from sweeper.spec import ClusterSpec, ResourcesSpec
 from tests import test_cluster
+from tests.searches import Listed
 
 trial = test_cluster.trial("forever-1", 1)
 with connect(ClusterSpec(address="local"), ResourcesSpec()) as session:
     assert session.started
     assert [node.devices for node in session.nodes] == [("cpu",)], session.nodes
-    run([trial], study=test_cluster.STUDY, session=session, on_event=lambda of, event: None,
+    run(Listed([trial]), study=test_cluster.STUDY, session=session, on_event=lambda of, event: None,
         stop=lambda: False, lease_class=test_cluster.LEASE)
 """
 

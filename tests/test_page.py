@@ -17,7 +17,9 @@ from sweeper.answers.page import FILE, page, save
 from sweeper.answers.page_cost import wall_s
 from sweeper.answers.page_scale import scale
 from sweeper.answers.page_words import TIMES
+from sweeper.answers.results import canonical
 from sweeper.errors import PlaceError
+from sweeper.plan import expand
 from sweeper.results.contents import Contents
 from sweeper.results.journal import Journal
 from sweeper.study import dump
@@ -307,9 +309,11 @@ def test_the_command_writes_the_page_into_the_studys_folder(tmp_path, monkeypatc
     study, contents = pages.measured()
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mlruns" / "studies" / study.name
+    ids = {canonical(point.chosen): point.id for point in expand(study)[0]}
     with Journal.open(folder, dump(study)) as journal:
         for each in contents.records:
-            journal.append("record", each.to_json())
+            known = ids.get(canonical(each.chosen), each.id)
+            journal.append("record", replace(each, id=known).to_json())
     (tmp_path / "tp.yaml").write_text(dump(study))
     for name in ("tp.yaml", str(folder)):
         assert main(["report", name]) == 0

@@ -127,7 +127,7 @@ def test_points_are_visited_in_passes_and_warmed_up_once():
 
 def test_the_power_trace_is_attached_at_the_end():
     _, _, events, _, _ = launched(point("a", 4))
-    kind, fields = events[-1]
+    kind, fields = events[-2]
     assert (kind, fields["role"]) == ("attachment", "power_trace")
     import base64
 

@@ -32,7 +32,7 @@ ONE_FAULT = [
     ("engine.dtype: float16", "write engine: {dtype: ...}"),
     ("engine:\n  dtyp: float16", "s.yaml:3: engine.dtyp: unknown key; did you mean engine.dtype?"),
     ("1: 2", "s.yaml:2: 1: unknown key; known here: extends, model, engine"),
-    ("engine: 5", "s.yaml:2: engine: 5 given, wanted: {kind, mode"),
+    ("engine: 5", "s.yaml:2: engine: 5 given, wanted: {kind, simulates, mode"),
     (
         "engine: {quantization: off}",
         'YAML reads off as false; if the word is meant, quote it: "off"',

@@ -28,6 +28,7 @@ def told(given):
         given,
         answers(given, STUDY),
         points=7,
+        gpu_seconds=60.0,
         wall_seconds=12.5,
         tracking_uri="sqlite:///mlruns/mlflow.db",
     )
@@ -41,7 +42,7 @@ def test_the_summary_is_the_object_that_was_promised():
     ]
     numbers = ("points", "ok", "energy_invalid", "wrong_setting", "infeasible", "failed")
     assert [found[name] for name in numbers] == [7, 1, 1, 1, 1, 1]
-    assert (found["wall_seconds"], found["report"]) == (12.5, None)
+    assert (found["gpu_seconds"], found["wall_seconds"], found["report"]) == (60.0, 12.5, None)
     (answer,) = found["answers"]
     assert set(answer) == {"condition", "front", "best", "why", "nearest_miss"}
     assert [set(each) for each in answer["front"]] == [ENTRY, ENTRY]

@@ -22,6 +22,7 @@ from sweeper.spec import Settings, Study
 from sweeper.study import dump
 from sweeper.terminal import answers_text, last_words
 from tests.records import ESTIMATED, MEASURED, SIMULATED, make_record, make_window, two_objectives
+from tests.searches import Listed
 from tests.studies import one_trial, simulated
 
 STUDY = simulated(batch_sizes=(1, 4, 16))
@@ -163,7 +164,7 @@ def kept(tmp_path):
     """A keeper on a real journal, and what its progress says."""
     told = Told(folder=tmp_path)
     with Journal.open(tmp_path, "name: simulated") as journal:
-        yield Keeper(STUDY, journal, told.progress), journal, told
+        yield Keeper(STUDY, journal, told.progress, Listed([])), journal, told
 
 
 def test_an_event_is_in_the_journal_before_anybody_says_so(kept, tmp_path):
@@ -223,7 +224,8 @@ def measured(name="a_study", **fields):
 
 def shelved(name="a_study", **fields):
     study, records = measured(name, **fields)
-    return Shelved(study=study, contents=Contents(records=tuple(records)))
+    contents = Contents(records=tuple(records))
+    return Shelved(study=study, whole=contents, contents=contents)
 
 
 def read_out(*studies, only_best=False, minimize=(), where=(), as_json=False):
@@ -288,9 +290,12 @@ def test_last_words_say_where_everything_is(uri, behind, said, tmp_path):
         folder=tmp_path,
         records=tuple(records),
         answers=found,
-        summary=summary("a", records, found, points=2, wall_seconds=1.0, tracking_uri=uri),
+        summary=summary(
+            "a", records, found, points=2, gpu_seconds=60.0, wall_seconds=1.0, tracking_uri=uri
+        ),
         behind=behind,
         interrupted=False,
+        course=None,
     )
     text = last_words(outcome)
     assert f"records  {tmp_path}" in text

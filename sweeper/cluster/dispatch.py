@@ -22,10 +22,13 @@ from sweeper.cluster.attempts import (
 )
 from sweeper.cluster.pool import Place, Pool, Request, Room
 from sweeper.results.record import Key
+from sweeper.search import Search
 from sweeper.spec import ResourcesSpec, Trial
 
 Event = dict[str, Any]
 OnEvent = Callable[[Trial, Event], None]
+FirstAttempt = Callable[[Trial], int]
+"""`first_attempt(trial)`: the number of the first attempt that earlier sittings did not make."""
 
 HOMELESS_S = 300.0
 """How long a trial waits for a node that could hold it, when none is there any more."""
@@ -61,13 +64,16 @@ class Dispatcher:
 
     def __init__(
         self,
-        trials: Sequence[Trial],
+        search: Search,
         pool: Pool,
         resources: ResourcesSpec,
         on_event: OnEvent,
+        first_attempt: FirstAttempt,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
+        self._search = search
+        self._first_attempt = first_attempt
         self._resources = resources
         self._on_event = on_event
         self._clock = clock
@@ -75,20 +81,19 @@ class Dispatcher:
         self._waiting: dict[str, Trial] = {}
         self._running: dict[str, _Running] = {}
         self._homeless_s: dict[str, float] = {}
-        for trial in trials:
-            self._courses[trial.id] = Course(trial=trial)
-            self._submit(trial)
 
     @property
     def finished(self) -> bool:
-        """Whether every trial is done or given up."""
-        return not self._waiting and not self._running
+        """Whether every trial is done or given up, and the search has no other."""
+        return not self._waiting and not self._running and self._search.finished
 
     def next(self, free: Mapping[str, Room] | None = None) -> Lease | None:
         """The next trial to start now (`free` as in `Pool.admit`); `None` when none can."""
-        self._evict()
         place = self.pool.admit(self._clock(), free)
+        while place is None and self._ask():
+            place = self.pool.admit(self._clock(), free)
         if place is None:
+            self._evict()
             return None
         trial = self._waiting.pop(place.request.id)
         course = self._courses[trial.id]
@@ -140,6 +145,21 @@ class Dispatcher:
         self._release(lease_id)
         self._courses[trial.id] = replace(course, attempts=course.attempts - 1)
         self._submit(trial)
+
+    def _ask(self) -> bool:
+        """Ask the search for more, unless those that wait could use whatever is idle.
+
+        What it names may be too wide for what is idle now: it waits, and others go past it.
+        """
+        idle = self.pool.idle
+        if not idle or len(self._waiting) >= idle or self._search.finished:
+            return False
+        asked = self._search.ask(idle)
+        for trial in asked:
+            numbered = replace(trial, attempt=self._first_attempt(trial))
+            self._courses[trial.id] = Course(trial=numbered)
+            self._submit(numbered)
+        return bool(asked)
 
     def _death(self, running: _Running, event: Event) -> Death:
         launches = running.lease.trial.launches

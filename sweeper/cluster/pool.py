@@ -122,6 +122,12 @@ class Pool:
         self._passed_s: dict[str, float] = {}
         self._reservation: _Reservation | None = None
 
+    @property
+    def idle(self) -> int:
+        """Devices of living nodes that nobody of ours holds, as far as `max_gpus` lets us."""
+        total = sum(len(node.devices) for node in self.nodes.values())
+        return int(min(total, self.max_gpus) - self._used(None, self.held).devices)
+
     def submit(self, request: Request, now_s: float) -> None:
         """Let a request wait from now on."""
         self._waiting[request.id] = (request, now_s)

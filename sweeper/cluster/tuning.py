@@ -12,10 +12,11 @@ from typing import Any
 
 import ray
 
-from sweeper.cluster.dispatch import Dispatcher, OnEvent, Patience
+from sweeper.cluster.dispatch import Dispatcher, FirstAttempt, OnEvent, Patience
 from sweeper.cluster.pool import Node, Pool
 from sweeper.cluster.session import Session
 from sweeper.engines import engine_traits
+from sweeper.search import Search
 from sweeper.spec import ResourcesSpec, Study, Trial
 
 LEASE_CLASS = "sweeper.trial.lease:Lease"
@@ -52,16 +53,17 @@ def infeasible(
 
 
 def run(
-    trials: Sequence[Trial],
+    search: Search,
     *,
     study: Study,
     session: Session,
     on_event: OnEvent,
     stop: Callable[[], bool],
+    first_attempt: FirstAttempt = lambda trial: trial.attempt,
     lease_class: str = LEASE_CLASS,
     patience: Patience = PATIENCE,
 ) -> None:
-    """Place every trial, hand on what it tells, and return when all are done or given up.
+    """Place what a search asks for, hand on what it tells, until all is done or given up.
 
     `on_event(trial, event)` runs in this process, one event at a time and in order; a lease goes
     on only when it has returned. Beside what leases tell there are `death`s of actors and nodes,
@@ -82,7 +84,7 @@ def run(
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     pool = Pool(session.nodes, max_gpus=session.resources.max_gpus)
-    dispatcher = Dispatcher(trials, pool, session.resources, on_event)
+    dispatcher = Dispatcher(search, pool, session.resources, on_event, first_attempt)
     if dispatcher.finished:
         return
     scratch = tempfile.mkdtemp(prefix="sweeper-tune-")

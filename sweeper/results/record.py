@@ -5,7 +5,7 @@ from. Windows carry raw readings and per-request times, so that each number can 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from sweeper.errors import JournalError
@@ -126,7 +126,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` gives an equal record back."""
-        return asdict(self)
+        return plain(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -157,6 +157,22 @@ class Record:
         if record.status not in get_args(Status):
             raise JournalError(f"record {name} has the unknown status {record.status!r}")
         return record
+
+
+def plain(instance: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and of those in them, as plain data; what they hold is not copied.
+
+    A window has thousands of samples, which `dataclasses.asdict` would copy one by one.
+    """
+    found = {}
+    for spec in fields(instance):
+        value = getattr(instance, spec.name)
+        if is_dataclass(value):
+            value = plain(value)
+        elif isinstance(value, list | tuple) and value and is_dataclass(value[0]):
+            value = [plain(each) for each in value]
+        found[spec.name] = value
+    return found
 
 
 def _read(cls: type[Part], data: Any, of: str) -> Part:

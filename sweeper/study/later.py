@@ -6,6 +6,7 @@ from typing import Any
 from sweeper.engines import ENGINES
 from sweeper.meters import METERS
 from sweeper.schema import leaves, lookup, show
+from sweeper.search import SEARCHES
 from sweeper.spec import Settings, Study
 from sweeper.study.kinds import kind_of
 from sweeper.study.rules import looks
@@ -54,8 +55,7 @@ def unavailable(study: Study) -> list[str]:
 
 def _of_study(study: Study) -> Iterator[str]:
     asked: dict[str, Any] = {
-        "search.kind": study.search.kind if study.search.kind != "grid" else None,
-        "search.budget": any(vars(study.search.budget).values()) or None,
+        "search.kind": study.search.kind if study.search.kind not in SEARCHES else None,
         "demand": study.demand,
         "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
         "expect": study.expect or None,

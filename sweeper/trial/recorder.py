@@ -1,12 +1,11 @@
 """A launch under way, as its records will tell it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sweeper.errors import WrongSetting
 from sweeper.results.metrics import record_metrics
-from sweeper.results.record import Check, Energy, Record, Status, Window
+from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
 from sweeper.spec import Launch, Point, Trial
 from sweeper.trial.bench import Bench, utc_now
@@ -54,7 +53,7 @@ class Recorder:
             "trial_id": self._bench.context.trial_id,
             "attempt": self._bench.context.attempt,
         }
-        self._bench.emit("window", {**fields, **asdict(window)})
+        self._bench.emit("window", {**fields, **plain(window)})
 
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""

@@ -22,7 +22,8 @@ class SteadyWindows:
 
     Requests are sent in a closed loop with staggered ends. As many finished requests as there are
     slots count as one batch of warm-up. Edges are asked for right after a request's first token,
-    so that a window holds as many prefills as its tokens need.
+    and a window holds whole rounds, in each of which as many requests end as there are slots: so
+    it has as many prefills as its tokens need, also where a round is a good part of it.
     """
 
     def __init__(
@@ -89,13 +90,15 @@ class SteadyWindows:
         self._visited = True
 
     def _fill(self, events: Iterator[Event], timeline: Timeline, started_s: float) -> None:
-        """Let the window go by, until it is long enough and has the requests it needs."""
+        """Let whole rounds go by, until they are long enough and have the requests they need."""
+        in_flight = self._point.settings.workload.batch_size
         finished = 0
         min_window_s = self._point.settings.measure.min_window_s
         for event in events:
             timeline.add(event)
             finished += event.kind == "finished" and event.t_s > started_s
-            if finished >= self._needed and event.t_s - started_s >= min_window_s:
+            long_enough = event.t_s - started_s >= min_window_s
+            if long_enough and finished >= self._needed and finished % in_flight == 0:
                 return
 
     def _edge(
