@@ -9,7 +9,6 @@ The journal is written before anything else hears of an event, and the trial goe
 import errno
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from sweeper.answers.page import page, save
 from sweeper.answers.summary import summary
 from sweeper.answers.table import headline, table
 from sweeper.cluster.attempts import next_attempt
-from sweeper.cluster.progress import Progress
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
 from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
@@ -30,6 +28,8 @@ from sweeper.forecast import cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
 from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.progress.progress import Progress
+from sweeper.progress.views import View
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.files import writing
 from sweeper.results.journal import Journal
@@ -49,7 +49,6 @@ FAREWELL_S = 5.0
 Changed = Literal["stop", "remeasure", "mix"]
 """What to do when the environment is not the one that the journal's records were measured in."""
 Retry = Literal["failed", "energy_invalid"]
-Say = Callable[[str], None]
 
 
 class Stop(Protocol):
@@ -90,7 +89,7 @@ class Outcome:
     interrupted: bool
 
 
-def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
+def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
     """Run a study, or go on with it, until every point has a verdict or `stop` is set.
 
     Raises:
@@ -125,7 +124,7 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             )
             sit_down(journal, session, again)
             try:
-                measure(study, folder, journal, session, say, stop)
+                measure(study, folder, journal, session, view, stop)
             except PlaceError as error:
                 # It was in order when the study began.
                 raise MachineryError(str(error)) from error
@@ -230,16 +229,15 @@ def sit_down(journal: Journal, session: Session, again: list[Record]) -> None:
 
 
 def measure(
-    study: Study, folder: Path, journal: Journal, session: Session, say: Say, stop: Stop
+    study: Study, folder: Path, journal: Journal, session: Session, view: View, stop: Stop
 ) -> None:
     """Place every trial that is left, journal what it tells, until all are done."""
     before = read(folder / FILE)
     todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session))
-    progress = Progress(study, todo, before, folder, say)
-    progress.begin()
-    keeper = Keeper(study, journal, progress)
     trials = [replace(trial, attempt=next_attempt(trial, before)) for trial in todo.trials]
-    run(trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
+    with Progress(study, todo, before, folder, view) as progress:
+        keeper = Keeper(study, journal, progress)
+        run(trials, study=study, session=session, on_event=keeper.take, stop=stop.is_set)
 
 
 def publish(

@@ -30,12 +30,21 @@ def open_study(name: str, root: Path) -> Shelved:
         StudyError: neither is there, or nothing was measured yet.
         JournalError: the journal is damaged.
     """
-    path = Path(name)
-    study = load(path)
+    study, folder = begun(name, root)
+    return Shelved(study=study, contents=read(folder / FILE))
+
+
+def begun(name: str, root: Path) -> tuple[Study, Path]:
+    """The study of a YAML file or folder, and the folder where its journal was begun.
+
+    Raises:
+        StudyError: neither is there, or nothing was measured yet.
+    """
+    study = load(Path(name))
     folder = folder_of(name, study, root)
     if not (folder / FILE).exists():
         raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
-    return Shelved(study=study, contents=read(folder / FILE))
+    return study, folder
 
 
 def folder_of(name: str, study: Study, root: Path) -> Path:
