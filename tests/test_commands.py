@@ -125,7 +125,7 @@ WORDS = [
     (["nowhere.yaml"], r"nowhere\.yaml: no such study file; there are base\.yaml"),
     (["a/b/c"], r"a/b/c: no such study file"),
     (["frnt", "base.yaml"], r"frnt: neither a study file nor a command; did you mean front\?"),
-    (["zzz"], r"zzz: neither a study file nor a command; the commands: front, best, show"),
+    (["zzz"], r"zzz: neither a study file nor a command; the commands: front, best, status"),
     (["."], r"\.: a folder without study\.yaml"),
     (["base.yaml", "--nope"], r"unrecognized arguments: --nope\nusage: python -m sweeper STUDY"),
     (["base.yaml", "--dry"], r"unrecognized arguments: --dry"),
