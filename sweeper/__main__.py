@@ -101,6 +101,7 @@ python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it st
     --json                                     the summary as one JSON object on standard output
 python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
 python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
+python -m sweeper status STUDY [--json]        a study in progress, seen from another terminal
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
 
@@ -192,6 +193,18 @@ def best(words: Sequence[str]) -> int:
     return _read_answers(words, "best")
 
 
+def status(words: Sequence[str]) -> int:
+    """`python -m sweeper status STUDY`: how far a study is, also while it runs."""
+    parser = _parser("status STUDY [--json]")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_args(words)
+    from sweeper.progress.status import status_text
+
+    print(status_text(asked.study, ROOT, as_json=asked.json))
+    return EXIT_OK
+
+
 def show(words: Sequence[str]) -> int:
     """`python -m sweeper show STUDY ID`: one point's receipt."""
     parser = _parser("show STUDY ID")
@@ -224,6 +237,7 @@ def report(words: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "front": front,
     "best": best,
+    "status": status,
     "show": show,
     "report": report,
 }
@@ -233,13 +247,15 @@ def _drive(
     study: "Study", pool: "tuple[PoolNode, ...]", asked: argparse.Namespace, words: Sequence[str]
 ) -> int:
     from sweeper.driver import Options, drive
+    from sweeper.progress.live import view_for
     from sweeper.terminal import last_words
 
     finish = _keep_standard_output() if asked.json else None
     options = Options(root=ROOT, changed=asked.changed or "stop", retry=asked.retry, pool=pool)
-    interrupts = Interrupts(_go_on(words))
+    view = view_for(sys.stdout, os.environ)
+    interrupts = Interrupts(_go_on(words), leave=view.leave)
     interrupts.listen()
-    outcome = drive(study, options, _say, interrupts)
+    outcome = drive(study, options, view, interrupts)
     _say(last_words(outcome))
     if finish is not None:
         finish(outcome.summary)
@@ -330,14 +346,21 @@ class Interrupts:
 
     An end that takes longer than `patience_s` is not orderly any more: a SIGTERM to the whole
     process group ends Ray too, and whoever asks it then waits in vain. The process says
-    `last_words` and is gone, and its guardian ends what it started.
+    `last_words`, puts the terminal in order (`leave`) and is gone, and its guardian ends what it
+    started.
     """
 
-    def __init__(self, last_words: str, patience_s: float = END_PATIENCE_S) -> None:
+    def __init__(
+        self,
+        last_words: str,
+        patience_s: float = END_PATIENCE_S,
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
         self._asked = threading.Event()
         self._ender = threading.Thread(target=self._end, name="end", daemon=True)
         self._last_words = last_words
         self._patience_s = patience_s
+        self._leave = leave
 
     def listen(self) -> None:
         """Hear both from here on; libraries that were started meanwhile may have taken them."""
@@ -358,7 +381,9 @@ class Interrupts:
     def _end(self) -> None:
         self._asked.wait()
         time.sleep(self._patience_s)
-        print(self._last_words, file=sys.stderr, flush=True)
+        self._leave()
+        # Past the locks of whoever prints: they may be what hangs.
+        os.write(2, f"{self._last_words}\n".encode())
         os._exit(EXIT_INTERRUPTED)
 
 

@@ -9,9 +9,9 @@ The journal is written before anything else hears of an event, and the trial goe
 import errno
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,6 @@ from sweeper.answers.page_cost import wall_s
 from sweeper.answers.summary import held_gpu_seconds, summary
 from sweeper.answers.table import headline, table
 from sweeper.cluster.attempts import next_attempt
-from sweeper.cluster.progress import Progress
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
 from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
@@ -31,6 +30,8 @@ from sweeper.forecast import PoolNode, cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
 from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.progress.progress import Progress
+from sweeper.progress.views import View
 from sweeper.rehearsal import Course, course
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.files import writing
@@ -38,6 +39,7 @@ from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
 from sweeper.search import Circumstances, search_for
+from sweeper.search.announced import Announced, budget_words
 from sweeper.search.budget import Elapsed
 from sweeper.shelf import of_study
 from sweeper.spec import Study
@@ -54,7 +56,6 @@ FAREWELL_S = 5.0
 Changed = Literal["stop", "remeasure", "mix"]
 """What to do when the environment is not the one that the journal's records were measured in."""
 Retry = Literal["failed", "energy_invalid"]
-Say = Callable[[str], None]
 
 
 class Stop(Protocol):
@@ -101,7 +102,7 @@ class Outcome:
     course: Course | None
 
 
-def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
+def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
     """Run a study, or go on with it, until every point has a verdict or `stop` is set.
 
     Raises:
@@ -136,7 +137,7 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
             )
             sit_down(journal, session, again)
             try:
-                measure(study, folder, journal, session, say, stop)
+                measure(study, folder, journal, session, view, stop)
             except PlaceError as error:
                 # It was in order when the study began.
                 raise MachineryError(str(error)) from error
@@ -254,7 +255,7 @@ def sit_down(journal: Journal, session: Session, again: list[Record]) -> None:
 
 
 def measure(
-    study: Study, folder: Path, journal: Journal, session: Session, say: Say, stop: Stop
+    study: Study, folder: Path, journal: Journal, session: Session, view: View, stop: Stop
 ) -> None:
     """Place what the search asks for, journal what it tells, until nothing is left."""
     before = read(folder / FILE)
@@ -265,17 +266,23 @@ def measure(
     )
     search = search_for(study, around)
     todo = plan(study, done=done, devices=session.devices, cost=cost)
-    progress = Progress(study, todo, own, folder, say)
-    progress.begin()
-    keeper = Keeper(study, journal, progress, search)
-    run(
-        search,
-        study=study,
-        session=session,
-        on_event=keeper.take,
-        stop=stop.is_set,
-        first_attempt=lambda trial: next_attempt(trial, before),
-    )
+    chosen = study.search.kind != "grid"
+    budget = budget_words(study.search.budget)
+    progress = Progress(study, todo, own, folder, view, chosen=chosen)
+    if chosen:
+        say = partial(progress.planned, budget=budget)
+        say((), more=True)
+        search = Announced(search, lambda trials, more: say(trials, more=more))
+    with progress:
+        keeper = Keeper(study, journal, progress, search)
+        run(
+            search,
+            study=study,
+            session=session,
+            on_event=keeper.take,
+            stop=stop.is_set,
+            first_attempt=lambda trial: next_attempt(trial, before),
+        )
 
 
 def publish(

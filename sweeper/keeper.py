@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.cluster.progress import Progress
+from sweeper.progress.progress import Progress
 from sweeper.results.attachments import OF
 from sweeper.results.journal import Journal
 from sweeper.results.record import Record

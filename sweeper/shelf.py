@@ -32,13 +32,22 @@ def open_study(name: str, root: Path) -> Shelved:
         StudyError: neither is there, or nothing was measured yet.
         JournalError: the journal is damaged.
     """
-    path = Path(name)
-    study = load(path)
+    study, folder = begun(name, root)
+    whole = read(folder / FILE)
+    return Shelved(study=study, whole=whole, contents=of_study(whole, study))
+
+
+def begun(name: str, root: Path) -> tuple[Study, Path]:
+    """The study of a YAML file or folder, and the folder where its journal was begun.
+
+    Raises:
+        StudyError: neither is there, or nothing was measured yet.
+    """
+    study = load(Path(name))
     folder = folder_of(name, study, root)
     if not (folder / FILE).exists():
         raise StudyError(f"{name}: nothing was measured yet, run: python -m sweeper {name}")
-    whole = read(folder / FILE)
-    return Shelved(study=study, whole=whole, contents=of_study(whole, study))
+    return study, folder
 
 
 def of_study(contents: Contents, study: Study) -> Contents:

@@ -126,7 +126,7 @@ WORDS = [
     (["nowhere.yaml"], r"nowhere\.yaml: no such study file; there are base\.yaml"),
     (["a/b/c"], r"a/b/c: no such study file"),
     (["frnt", "base.yaml"], r"frnt: neither a study file nor a command; did you mean front\?"),
-    (["zzz"], r"zzz: neither a study file nor a command; the commands: front, best, show"),
+    (["zzz"], r"zzz: neither a study file nor a command; the commands: front, best, status"),
     (["."], r"\.: a folder without study\.yaml"),
     (["base.yaml", "--nope"], r"unrecognized arguments: --nope\nusage: python -m sweeper STUDY"),
     (["base.yaml", "--dry"], r"unrecognized arguments: --dry"),
@@ -182,7 +182,10 @@ def measured(tmp_path, type_in):
 
 
 ASKED = [
-    (["show", "little.yaml", "xyz"], r"no record has an id that begins with 'xyz'; there are .*abc1"),
+    (
+        ["show", "little.yaml", "xyz"],
+        r"no record has an id that begins with 'xyz'; there are .*abc1",
+    ),
     (["show", "little.yaml", "ab"], r"'ab' is the beginning of abc1, abd2; write more of it"),
     (["show", "little.yaml", ""], r"no record has an id that begins with ''"),
     (["best", "little.yaml", "--where", "energy<<1"], r"--where 'energy<<1': write METRIC<=X"),

@@ -75,6 +75,7 @@ def test_imports_are_seen_wherever_they_stand():
         ("optuna", "search/"),
         ("codecarbon", "meters/"),
         ("omegaconf", "study/file.py"),
+        ("rich", "progress/"),
         ("torch", "engines/"),
         ("transformers", "engines/"),
         ("vllm", "engines/"),

@@ -91,9 +91,7 @@ def answer(
     given = list(objectives) != list(study.objectives)
     target = next(iter(objectives)) if given else target_of(objectives, limits)
     direction = {target: objectives[target]}
-    known = [each for each in group.results if costs(each, direction) is not None]
-    meeting = [each for each in known if meets(each, limits)]
-    allowed = [each for each in meeting if not unchecked(study, each.config, each.chosen)]
+    known, meeting, allowed = candidates(group, study, limits, direction)
     choice = choose(allowed, direction)
     turn = knee(shown, objectives)
     miss = None
@@ -117,6 +115,16 @@ def answer(
         why=why,
         nearest_miss=miss,
     )
+
+
+def candidates(
+    group: Group, study: Study, limits: Sequence[Limit], target: Objectives
+) -> tuple[list[Result], list[Result], list[Result]]:
+    """The results that have the target, those of them within the limits, and the allowed ones."""
+    known = [each for each in group.results if costs(each, target) is not None]
+    meeting = [each for each in known if meets(each, limits)]
+    allowed = [each for each in meeting if not unchecked(study, each.config, each.chosen)]
+    return known, meeting, allowed
 
 
 def choose(allowed: Sequence[Result], target: Objectives) -> Choice | None:

@@ -7,7 +7,7 @@ A line is one flat JSON object with its `kind`:
     torn         a driver died in mid-line; so many bytes were cut away
     sitting      a driver started: time, fingerprint, versions
     trial        a lease began: trial_id, node, GPUs, launches
-    window       one closed window: the fields of its record's key beside those of `Window`
+    window       one closed window: its record's key and energy beside the fields of `Window`
     record       `Record.to_json`
     attachment   a file beside the journal, and of what it is
     death        a launch died: why, and the end of its log

@@ -35,8 +35,10 @@ def _way_out(error: OSError) -> str:
     return "make the folder writable, or type the command in a folder that is"
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Put `data` at `path`, on the disk before the name is: readers see the old or the new file.
+
+    What need not be `lasting` is not waited for: a machine that fails may lose it.
 
     Raises:
         PlaceError: it cannot be written; what stood there still does.
@@ -48,13 +50,15 @@ def write_whole(path: Path, data: bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,22 +4,21 @@
         study.yaml        the study as resolved, for people; each text is in the journal too
         journal.jsonl     the truth, one line after the other (results/contents.py)
         attachments/      power traces, engine logs
-        lock              held by the one driver that writes
+        progress.json     what its driver last told of itself (progress/note.py), a view
+        lock              held by the one driver that writes (results/lock.py)
 
 A study's text may change between sittings: records are found by the id of their point, so those
 that still apply count and the others stay where they are. The journal notes every new text.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 import os
-import socket
 import threading
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sweeper.errors import JournalError, PlaceError
+from sweeper.results import lock
 from sweeper.results.addresses import without_credentials
 from sweeper.results.attachments import LIMIT_BYTES, OF, Role, file_name
 from sweeper.results.contents import (
@@ -42,7 +42,6 @@ from sweeper.results.record import Key
 
 ATTACHMENTS = "attachments"
 STUDY = "study.yaml"
-LOCK = "lock"
 
 
 class Journal:
@@ -74,7 +73,7 @@ class Journal:
         with ExitStack() as opening:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            opening.callback(os.close, _locked(folder / LOCK))
+            opening.callback(os.close, lock.take(folder))
             path = folder / FILE
             with writing(path):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -228,28 +227,6 @@ def _write(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
-
-
-def _locked(path: Path) -> int:
-    with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            holder = f"process {os.getpid()} on {socket.gethostname()} since {_now()}"
-            os.write(descriptor, holder.encode())
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
-            os.close(descriptor)
-            raise JournalError(
-                f"{path.parent} is being written by {holder or 'another process'}: wait for it, "
-                "stop it, or give this study another name"
-            ) from error
-        except BaseException:
-            with suppress(OSError):
-                os.close(descriptor)
-            raise
-    return descriptor
 
 
 def _now() -> str:

@@ -53,7 +53,7 @@ class Recorder:
             "trial_id": self._bench.context.trial_id,
             "attempt": self._bench.context.attempt,
         }
-        self._bench.emit("window", {**fields, **plain(window)})
+        self._bench.emit("window", {**fields, **plain(window), "energy": plain(self._energy())})
 
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""
@@ -70,7 +70,6 @@ class Recorder:
     def _emit(self, point: Point, status: Status, reason: str | None) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
         metrics, undersampled = record_metrics(windows, len(bench.devices))
-        meter = bench.meter
         record = Record(
             id=point.id,
             configuration=point.configuration,
@@ -93,17 +92,21 @@ class Recorder:
             windows=windows,
             metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
             undersampled=undersampled,
-            energy=Energy(
-                source=meter.source,
-                measured=meter.measured,
-                method=meter.method,
-                scope=meter.scope,
-                systematic=meter.systematic,
-            ),
+            energy=self._energy(),
             checks=(*self._checks, *_window_checks(windows)),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())
+
+    def _energy(self) -> Energy:
+        meter = self._bench.meter
+        return Energy(
+            source=meter.source,
+            measured=meter.measured,
+            method=meter.method,
+            scope=meter.scope,
+            systematic=meter.systematic,
+        )
 
 
 def _reasons(windows: Sequence[Window]) -> str:
