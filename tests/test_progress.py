@@ -224,9 +224,7 @@ def test_a_search_that_asks_for_more_says_no_end_that_nobody_knows(tmp_path):
     assert told.last.startswith("1 done, 1 under way, 0 failed, 0 infeasible; ")
     assert " left" not in told.last
     with told.progress:
-        assert told.last == (
-            "simulated: a search, which begins with 3 points in 1 launch, within 4 GPU-hours"
-        )
+        assert told.last == ("simulated: a search among 3 points, within 4 GPU-hours")
     told.progress.planned([])
     told.progress.record(verdict(1))
     assert told.last.startswith("2 of 3 done, ")
