@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweeper
 from sweeper.cluster.pool import Node, Room
-from sweeper.cluster.probe import differences, look
+from sweeper.cluster.probe import differences, examine, look
 from sweeper.engines.access import faults
 from sweeper.errors import PlaceError
 from sweeper.spec import ClusterSpec, ResourcesSpec, Settings
@@ -54,6 +54,21 @@ def connect(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
     Raises:
         PlaceError: nothing answers there, or no node is of use to the study.
     """
+    session = reach(cluster, resources)
+    try:
+        session.nodes = _chosen(_listed(session.free()), resources)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def reach(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
+    """As `connect`, without a choice of nodes: whatever is there may be asked.
+
+    Raises:
+        PlaceError: nothing answers there.
+    """
     address = _address(cluster.address)
     guardian = None
     if not ray.is_initialized():
@@ -61,13 +76,7 @@ def connect(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
             guardian = _start()
         else:
             _join(address)
-    session = Session(resources, guardian)
-    try:
-        session.nodes = _chosen(_listed(session.free()), resources)
-    except BaseException:
-        session.close()
-        raise
-    return session
+    return Session(resources, guardian)
 
 
 class Session:
@@ -133,6 +142,25 @@ class Session:
             "gpu_models": sorted({name for node in seen for name in node["gpus"]}),
         }
 
+    def examine(self) -> list[dict[str, Any]]:
+        """What every living node says of itself at length (see `probe.examine`), chosen or not.
+
+        Beside it stand `node_id`, `gpu_type` and `offered`, the CPUs and GPUs that Ray has there.
+        A node that cannot be asked has a `silence`, the reason, in place of the rest.
+        """
+        nodes = _listed({})
+        told = self._told(examine, {node: (node.gpus,) for node in nodes}, PROBE_LIMIT_S)
+        return [
+            {
+                "host": node.host,
+                "node_id": node.id,
+                "gpu_type": node.gpu_type,
+                "offered": {"cpus": node.cpus, "gpus": node.gpus},
+                **({"silence": str(answer)} if isinstance(answer, PlaceError) else answer),
+            }
+            for node, answer in told
+        ]
+
     def preflight(self, asked: Sequence[Settings]) -> list[str]:
         """Why nodes cannot launch such settings: every reason once, with the hosts it is true of.
 
@@ -177,24 +205,40 @@ class Session:
         arguments: Mapping[Node, tuple[Any, ...]],
         limit_s: float,
     ) -> list[tuple[Node, Any]]:
-        """What `question` returns on each node; its worker ends, with all that it imported."""
+        """As `_told`, where every node has to answer."""
+        told = self._told(question, arguments, limit_s)
+        if silent := [str(answer) for _, answer in told if isinstance(answer, PlaceError)]:
+            raise PlaceError("\n".join(silent))
+        return told
+
+    def _told(
+        self,
+        question: Callable[..., Any],
+        arguments: Mapping[Node, tuple[Any, ...]],
+        limit_s: float,
+    ) -> list[tuple[Node, Any]]:
+        """What `question` returns on each node, or the `PlaceError` that says why it does not.
+
+        Its worker ends, with all that it imported.
+        """
         remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(question)
         asked = {}
         for node, given in arguments.items():
             strategy = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
             asked[remote.options(scheduling_strategy=strategy).remote(*given)] = node
         done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=limit_s)
-        if silent:
-            hosts = ", ".join(asked[answer].host for answer in silent)
-            raise PlaceError(f"no answer within {limit_s:.0f} s from {hosts}")
-        told = []
-        for answer in done:
-            node = asked[answer]
+        told: list[tuple[Node, Any]] = [
+            (asked[each], PlaceError(f"{asked[each].host}: no answer within {limit_s:.0f} s"))
+            for each in silent
+        ]
+        for each in done:
+            node = asked[each]
             try:
-                told.append((node, ray.get(answer)))
+                told.append((node, ray.get(each)))
             except Exception as error:
                 said = str(error).strip().splitlines()[-1]
-                raise PlaceError(f"{node.host}: cannot be asked what it is: {said}") from error
+                refusal = PlaceError(f"{node.host}: cannot be asked what it is: {said}")
+                told.append((node, refusal))
         return sorted(told, key=lambda pair: (pair[0].host, pair[0].id))
 
 

@@ -84,6 +84,8 @@ class Traits(Protocol):
     """Whether a finished request's place is taken at once by the next."""
     needs_gpu: bool
     """Whether it refuses to run on a node without GPUs."""
+    libraries: Sequence[str]
+    """What it imports that the base install leaves out."""
 
     @classmethod
     def isolated(cls, settings: Settings) -> bool:
