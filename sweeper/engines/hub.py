@@ -27,17 +27,22 @@ def has_token(environment: Mapping[str, str]) -> bool:
     if any(environment.get(name) for name in TOKENS):
         return True
     given = environment.get("HF_TOKEN_PATH")
-    return (_path(given) if given else _home(environment) / "token").is_file()
+    return os.path.isfile(_path(given) if given else _home(environment) / "token")  # noqa: PTH113
 
 
 def hub_facts(environment: Mapping[str, str]) -> dict[str, Any]:
     """The cache, its disk and what the hub will be told, as plain data without secrets."""
     folder = cache_folder(environment)
-    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        free_bytes = shutil.disk_usage(there).free
+    except OSError:  # A folder on the way is closed to this user.
+        writable, free_bytes = False, None
     return {
         "cache": str(folder),
-        "writable": there is not None and there.is_dir() and os.access(there, os.W_OK | os.X_OK),
-        "free_bytes": None if there is None else shutil.disk_usage(there).free,
+        "writable": writable,
+        "free_bytes": free_bytes,
         "token": has_token(environment),
         "offline": offline(environment),
     }

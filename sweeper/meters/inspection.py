@@ -41,7 +41,10 @@ def nvml_of_node(
         with nvml.session():
             answers = nvml.each_gpu(_facts)
             rows = [
-                {"index": index, "counter": refusal(row)} if isinstance(row, MeterError) else row
+                {
+                    "index": index,
+                    **({"counter": refusal(row)} if isinstance(row, MeterError) else row),
+                }
                 for index, row in enumerate(answers)
             ]
             chosen = offered(rows, visible, count)
