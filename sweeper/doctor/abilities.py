@@ -21,14 +21,14 @@ def engine(kind: EngineKind, facts: Facts) -> tuple[Ability, list[Finding]]:
         way = f"a node with GPUs, or on x86-64 processors pip install '{extra}'"
     elif found["loads"] is None:
         said = "installed; it did not load in the time it was given"
-        again = "type the same command again: the first load after a start of the machine is slow"
+        again = "type the same command again: a first load is slow, and so is a busy machine"
         return Ability(name=kind, works=None, note=said), [
             Finding(kind="advice", what=f"{kind}: {said}", way_out=again)
         ]
     elif not found["loads"]:
         why = f"does not load: {found['said']}"
         way = LOCKED.format("gpu.txt" if gpus else "cpu.txt")
-    elif found["gpus"] < gpus:
+    elif found.get("gpus", gpus) < gpus:
         torch = facts["versions"].get("torch", "")
         why = f"torch {torch} computes on {found['gpus']} of {gpus} GPUs"
         way = f"{LOCKED.format('gpu.txt')}: torch for a CUDA that the driver knows"
@@ -65,9 +65,10 @@ def _rapl(facts: Facts) -> tuple[Ability, list[Finding]]:
     zones = facts["rapl"]
     names = ", ".join(zone["name"] for zone in zones if zone["readable"])
     if names:
-        return Ability(name="rapl", works=True, note=f"{names}, read through CodeCarbon"), []
+        used = "beside GPUs nothing uses it" if facts["offered"]["gpus"] else "through CodeCarbon"
+        return Ability(name="rapl", works=True, note=f"{names} can be read; {used}"), []
     if zones:
-        why = f"{len(zones)} counters in /sys/class/powercap, none can be read by this user"
+        why = "this user cannot read /sys/class/powercap"
         way = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, after every boot"
     else:
         why = "no /sys/class/powercap/intel-rapl:*"

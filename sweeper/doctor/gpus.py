@@ -93,7 +93,7 @@ def _of_gpu(gpu: Facts) -> Iterator[Finding]:
     if gpu.get("compute_pids"):
         yield Finding(
             kind="advice",
-            what=f"process {', '.join(map(str, gpu['compute_pids']))} computes on it",
+            what=f"computed on by process {', '.join(map(str, gpu['compute_pids']))}",
             way_out="end it, or wait for it: a launch starts on a free GPU only",
         )
     if gpu.get("persistence") is False:

@@ -16,7 +16,7 @@ WORKS = {True: "yes", False: "no", None: "unknown"}
 def text(diagnosis: Diagnosis) -> str:
     """The cluster, every node, and whether a study can run."""
     place = diagnosis.place
-    where = f"joined at {place.address}" if place.address else "none is running: Ray started here"
+    where = f"joined at {place.address}" if place.address else "Ray, started here"
     count = len(diagnosis.nodes)
     lines = [
         *_line("cluster", f"{where}; {count} node{'s' * (count != 1)}"),
@@ -111,7 +111,7 @@ def _gpus(nodes: Sequence[Facts]) -> Iterator[str]:
         label = ""
         if len(nodes) == 1:
             for position in positions:
-                yield from _line("", _one_gpu(shared[0][position]))
+                yield from _line("", _one_gpu(shared[0][position]), hanging=2)
         else:
             yield from _line("", _many_gpus([gpus[at] for gpus in shared for at in positions]))
 
@@ -149,7 +149,7 @@ def _state_of(gpus: Sequence[Facts]) -> Iterator[str]:
         yield f"{_range(heat, '{:.0f}')} °C"
     pids = [str(pid) for gpu in gpus for pid in gpu.get("compute_pids", ())]
     if pids:
-        yield f"computed on by {', '.join(pids)}"
+        yield f"computed on by process {', '.join(pids)}"
     counters = [gpu["counter"] for gpu in gpus]
     works = [counter for counter in counters if counter["works"]]
     for counter in counters:
@@ -160,7 +160,7 @@ def _state_of(gpus: Sequence[Facts]) -> Iterator[str]:
         yield f"{works[0]['scope']} counter ticks every {period} ms"
         ratios = [counter["ratio"] for counter in works if "ratio" in counter]
         if ratios:
-            yield f"{_range(ratios, '{:.3f}')} of its {works[0]['power_method']} power"
+            yield f"{_range(ratios, '{:.3f}')} of the {works[0]['power_method']} power"
 
 
 def _abilities(label: str, abilities: Sequence[Ability]) -> Iterator[str]:
