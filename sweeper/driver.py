@@ -6,8 +6,6 @@
 The journal is written before anything else hears of an event, and the trial goes on only then.
 """
 
-import errno
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,7 +29,7 @@ from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
 from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
 from sweeper.results.contents import FILE, Contents, read
-from sweeper.results.files import writing
+from sweeper.results.files import refuse_unwritable
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
@@ -152,20 +150,6 @@ def drive(study: Study, options: Options, say: Say, stop: Stop) -> Outcome:
         behind=behind,
         interrupted=stop.is_set(),
     )
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Whether a study's folder could be made and written; nothing is made.
-
-    Raises:
-        PlaceError: it could not; the message says what to do.
-    """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    with writing(folder):
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def refuse_impossible(todo: Plan, session: Session) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from sweeper.doctor.diagnosis import Diagnosis, Place, diagnose
 from sweeper.doctor.sheet import text
 from sweeper.errors import PlaceError, StudyError
+from sweeper.results.addresses import check, place_of
+from sweeper.results.files import refuse_unwritable
 from sweeper.spec import ClusterSpec, ResourcesSpec
 
 __all__ = ["address_of", "examine", "text"]
@@ -62,9 +64,6 @@ def examine(address: str, root: Path, say: Callable[[str], None]) -> Diagnosis:
 
 def _records(root: Path) -> tuple[tuple[str, ...], str]:
     """Why records could not be kept, and the address of MLflow's."""
-    from sweeper.driver import refuse_unwritable
-    from sweeper.results.addresses import check, place_of
-
     attempts: tuple[Callable[[], None], ...] = (
         lambda: refuse_unwritable(root / "studies"),
         lambda: check(None, root),
