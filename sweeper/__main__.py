@@ -104,6 +104,7 @@ python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=
 python -m sweeper status STUDY [--json]        a study in progress, seen from another terminal
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
+python -m sweeper doctor                       what each node can measure, and what is missing
 
 STUDY is the YAML file or its folder, mlruns/studies/NAME/
 """
@@ -234,12 +235,29 @@ def report(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def doctor(words: Sequence[str]) -> int:
+    """`python -m sweeper doctor`: what each node can measure and run, and what is missing."""
+    parser = _parser("doctor [cluster.address=HOST:PORT] [--json]")
+    parser.add_argument("words", nargs="*", metavar="cluster.address=HOST:PORT")
+    parser.add_argument("--address", metavar="HOST:PORT", help="the same; auto, or local")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_intermixed_args(words)
+    from sweeper.doctor import address_of, examine, text
+
+    address = address_of(asked.words, asked.address)
+    finish = _keep_standard_output() if asked.json else None
+    found = examine(address, ROOT, lambda line: print(line, file=sys.stderr))
+    finish(found.as_object()) if finish else print(text(found))
+    return EXIT_OK if found.ok else EXIT_FAILED
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "front": front,
     "best": best,
     "status": status,
     "show": show,
     "report": report,
+    "doctor": doctor,
 }
 
 

@@ -6,8 +6,6 @@
 The journal is written before anything else hears of an event, and the trial goes on only then.
 """
 
-import errno
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -34,7 +32,7 @@ from sweeper.progress.progress import Progress
 from sweeper.progress.views import View
 from sweeper.rehearsal import Course, course
 from sweeper.results.contents import FILE, Contents, read
-from sweeper.results.files import writing
+from sweeper.results.files import refuse_unwritable
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
@@ -168,20 +166,6 @@ def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
         interrupted=stop.is_set(),
         course=rehearsal,
     )
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Whether a study's folder could be made and written; nothing is made.
-
-    Raises:
-        PlaceError: it could not; the message says what to do.
-    """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    with writing(folder):
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def refuse_impossible(todo: Plan, session: Session) -> None:

@@ -269,6 +269,21 @@ def test_nodes_probe_and_refusals(session: Any) -> None:
     assert infeasible([trial("wide", 8)], session, elastic=8) == {}
 
 
+def test_a_node_that_cannot_be_asked_does_not_hide_the_others(session: Any) -> None:
+    from sweeper.cluster.asking import ask, told_by
+
+    def question(place: int) -> float:
+        return 1 / place
+
+    arguments = {node: (place,) for place, node in enumerate(session.nodes)}
+    (_, refusal), (_, answer) = told_by(question, arguments, 60.0)
+    assert answer == 1.0
+    assert isinstance(refusal, PlaceError)
+    assert "division by zero" in str(refusal)
+    with pytest.raises(PlaceError, match="division by zero"):
+        ask(question, arguments, 60.0)
+
+
 def test_other_peoples_work_is_seen_and_ours_is_not(session: Any) -> None:
     import ray
     from ray.util import placement_group, remove_placement_group

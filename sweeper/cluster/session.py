@@ -15,11 +15,11 @@ import ray
 from ray._private.state import state
 from ray._private.utils import read_ray_address
 from ray.core.generated import gcs_pb2
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweeper
+from sweeper.cluster.asking import ask, told_by
 from sweeper.cluster.pool import Node, Room
-from sweeper.cluster.probe import differences, look
+from sweeper.cluster.probe import differences, examine, look
 from sweeper.engines.access import faults
 from sweeper.errors import PlaceError
 from sweeper.spec import ClusterSpec, ResourcesSpec, Settings
@@ -54,6 +54,21 @@ def connect(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
     Raises:
         PlaceError: nothing answers there, or no node is of use to the study.
     """
+    session = reach(cluster, resources)
+    try:
+        session.choose()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def reach(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
+    """As `connect`, without a choice of nodes: whatever is there may be asked.
+
+    Raises:
+        PlaceError: nothing answers there.
+    """
     address = _address(cluster.address)
     guardian = None
     if not ray.is_initialized():
@@ -61,13 +76,7 @@ def connect(cluster: ClusterSpec, resources: ResourcesSpec) -> "Session":
             guardian = _start()
         else:
             _join(address)
-    session = Session(resources, guardian)
-    try:
-        session.choose()
-    except BaseException:
-        session.close()
-        raise
-    return session
+    return Session(resources, guardian, address)
 
 
 class Session:
@@ -79,10 +88,13 @@ class Session:
         self,
         resources: ResourcesSpec,
         guardian: Guardian | None,
+        address: str | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
         """`guardian` is of a cluster started here; `end` ends what Ray's own shutdown leaves."""
         self.resources = resources
+        self.address = address
+        """Of the cluster that was joined; `None` where Ray was started here."""
         self._guardian = guardian
         self._end = end
         self._seen: list[dict[str, Any]] | None = None
@@ -132,7 +144,7 @@ class Session:
             PlaceError: a node does not answer, or the nodes differ in their versions.
         """
         if self._seen is None:
-            told = self._ask(look, dict.fromkeys(self.nodes, ()), PROBE_LIMIT_S)
+            told = ask(look, dict.fromkeys(self.nodes, ()), PROBE_LIMIT_S)
             seen = [{"node_id": node.id, **answer} for node, answer in told]
             self._seen = sorted(seen, key=lambda node: (node["host"], node["node_id"]))
             if unequal := differences(self._seen):
@@ -148,6 +160,25 @@ class Session:
             "gpu_models": sorted({name for node in seen for name in node["gpus"]}),
         }
 
+    def examine(self) -> list[dict[str, Any]]:
+        """What every living node says of itself at length (see `probe.examine`), chosen or not.
+
+        Beside it stand `node_id`, `gpu_type` and `offered`, the CPUs and GPUs that Ray has there.
+        A node that cannot be asked has a `silence`, the reason, in place of the rest.
+        """
+        nodes = _listed({})
+        told = told_by(examine, {node: (node.gpus,) for node in nodes}, PROBE_LIMIT_S)
+        return [
+            {
+                "host": node.host,
+                "node_id": node.id,
+                "gpu_type": node.gpu_type,
+                "offered": {"cpus": node.cpus, "gpus": node.gpus},
+                **({"silence": str(answer)} if isinstance(answer, PlaceError) else answer),
+            }
+            for node, answer in told
+        ]
+
     def preflight(self, asked: Sequence[Settings]) -> list[str]:
         """Why nodes cannot launch such settings: every reason once, with the hosts it is true of.
 
@@ -161,7 +192,7 @@ class Session:
             for node in self.nodes
         }
         hosts: dict[str, list[str]] = {}
-        for node, said in self._ask(faults, fitting, PREFLIGHT_LIMIT_S):
+        for node, said in ask(faults, fitting, PREFLIGHT_LIMIT_S):
             for reason in said:
                 hosts.setdefault(reason, []).append(node.host)
         if len(self.nodes) == 1:
@@ -188,32 +219,6 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _ask(
-        self,
-        question: Callable[..., Any],
-        arguments: Mapping[Node, tuple[Any, ...]],
-        limit_s: float,
-    ) -> list[tuple[Node, Any]]:
-        """What `question` returns on each node; its worker ends, with all that it imported."""
-        remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(question)
-        asked = {}
-        for node, given in arguments.items():
-            strategy = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
-            asked[remote.options(scheduling_strategy=strategy).remote(*given)] = node
-        done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=limit_s)
-        if silent:
-            hosts = ", ".join(asked[answer].host for answer in silent)
-            raise PlaceError(f"no answer within {limit_s:.0f} s from {hosts}")
-        told = []
-        for answer in done:
-            node = asked[answer]
-            try:
-                told.append((node, ray.get(answer)))
-            except Exception as error:
-                said = str(error).strip().splitlines()[-1]
-                raise PlaceError(f"{node.host}: cannot be asked what it is: {said}") from error
-        return sorted(told, key=lambda pair: (pair[0].host, pair[0].id))
 
 
 def _address(asked: str) -> str | None:

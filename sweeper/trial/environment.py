@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ def describe() -> dict[str, Any]:
     }
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of those of `PACKAGES` that are installed."""
+def package_versions(further: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of those of `PACKAGES` and of `further` ones that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *further):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

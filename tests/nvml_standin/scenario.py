@@ -51,7 +51,8 @@ class Gpu:
 
     `power_w` are knots of time and watts, held constant from each to the next, or joined by lines
     where `linear`; `sine` (watts, hertz, radians) comes on top. The counter shows the energy up to
-    its last tick; ticks are `counter_period_s` apart, one of them at `counter_phase_s`.
+    its last tick, times `counter_gain`; ticks are `counter_period_s` apart, one of them at
+    `counter_phase_s`.
     """
 
     uuid: str
@@ -64,6 +65,7 @@ class Gpu:
     counter_period_s: float = 0.1
     counter_phase_s: float = 0.0
     counter_offset_j: float = 1e6
+    counter_gain: float = 1.0
     temperature_c: Knots = ((0.0, 45.0),)
     memory_used_bytes: Knots = ((0.0, 0.0),)
     memory_bytes: int = 150_754_820_096
@@ -106,8 +108,8 @@ class Gpu:
         ticks = math.floor((at_s - self.counter_phase_s) / self.counter_period_s)
         tick_s = ticks * self.counter_period_s + self.counter_phase_s
         if self.reset_s is not None and at_s >= self.reset_s:
-            return self.joules(self.reset_s, max(tick_s, self.reset_s))
-        return self.counter_offset_j + self.joules(0.0, tick_s)
+            return self.counter_gain * self.joules(self.reset_s, max(tick_s, self.reset_s))
+        return self.counter_offset_j + self.counter_gain * self.joules(0.0, tick_s)
 
     def lines(self) -> list[str]:
         """What the C library reads of this GPU."""
@@ -118,6 +120,7 @@ class Gpu:
             f"pci {self.pci}",
             f"vbios {self.vbios}",
             f"counter {self.counter_period_s} {self.counter_phase_s} {self.counter_offset_j}",
+            f"gain {self.counter_gain}",
             f"linear {self.linear:d}",
             "sine {} {} {}".format(*self.sine),
             f"limits {self.power_limit_w} {self.default_power_limit_w}",

@@ -78,8 +78,9 @@ double counter_j(const Gpu *gpu, double at_s) {
         at_s = gpu->stuck_from_s;
     double tick = floor((at_s - gpu->phase_s) / gpu->period_s) * gpu->period_s + gpu->phase_s;
     if (at_s >= gpu->reset_s)
-        return energy_between(gpu, gpu->reset_s, tick > gpu->reset_s ? tick : gpu->reset_s);
-    return gpu->offset_j + energy_between(gpu, 0.0, tick);
+        return gpu->gain
+               * energy_between(gpu, gpu->reset_s, tick > gpu->reset_s ? tick : gpu->reset_s);
+    return gpu->offset_j + gpu->gain * energy_between(gpu, 0.0, tick);
 }
 
 double violation_s(const Gpu *gpu, unsigned field, double at_s) {
@@ -143,6 +144,8 @@ static int gpu_line(Gpu *gpu, const char *key, const char *rest) {
     if (strcmp(key, "counter") == 0)
         return sscanf(rest, "%lf %lf %lf", &gpu->period_s, &gpu->phase_s, &gpu->offset_j) == 3
                && gpu->period_s > 0.0;
+    if (strcmp(key, "gain") == 0)
+        return sscanf(rest, "%lf", &gpu->gain) == 1;
     if (strcmp(key, "linear") == 0)
         return sscanf(rest, "%d", &gpu->power.linear) == 1;
     if (strcmp(key, "power") == 0)
@@ -204,6 +207,7 @@ static int world_line(World *world, const char *key, const char *rest) {
             return 0;
         gpu->stuck_from_s = gpu->stuck_until_s = gpu->reset_s = INFINITY;
         gpu->temperature.linear = 1;
+        gpu->gain = 1.0;
         return sscanf(rest, "%95s", gpu->uuid) == 1;
     }
     return world->count > 0 && gpu_line(&world->gpus[world->count - 1], key, rest);

@@ -35,7 +35,7 @@ typedef struct {
 
 typedef struct {
     char uuid[96], name[96], pci[32], vbios[32];
-    double period_s, phase_s, offset_j;
+    double period_s, phase_s, offset_j, gain;
     Curve power, temperature, memory;
     double sine_w, sine_hz, sine_rad;
     double stuck_from_s, stuck_until_s, reset_s;

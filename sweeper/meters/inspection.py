@@ -1,0 +1,151 @@
+"""What could be measured on this node: each GPU's counter tried for a few seconds, RAPL, estimates.
+
+Everything is plain data. What does not work has `works: false` with a reason code and a detail.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sweeper.clocks import RealClock
+from sweeper.errors import MeterError
+from sweeper.meters import nvml
+from sweeper.meters.comparison import compare
+
+COMPARED_S = 3.0
+"""Thirty ticks of a counter of 100 ms: edges known to a few milliseconds are 0.3 % of it."""
+POWERCAP = Path("/sys/class/powercap")
+
+
+def refusal(error: MeterError) -> dict[str, Any]:
+    """An error as plain data."""
+    return {
+        "works": False,
+        "reason": error.code,
+        "detail": str(error).removeprefix(f"{error.code}: "),
+    }
+
+
+def nvml_of_node(
+    visible: str | None, count: int, seconds: float = COMPARED_S
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Whether NVML works on this node, and its GPUs with what their counters are worth.
+
+    `visible` is the `CUDA_VISIBLE_DEVICES` that Ray was started with here, of which it hands out
+    the first `count`: those are `offered`, and only they are tried, all at once.
+    """
+    try:
+        with nvml.session():
+            answers = nvml.each_gpu(_facts)
+            rows = [
+                {
+                    "index": index,
+                    **({"counter": refusal(row)} if isinstance(row, MeterError) else row),
+                }
+                for index, row in enumerate(answers)
+            ]
+            chosen = offered(rows, visible, count)
+            for position, row in enumerate(rows):
+                row["offered"] = position in chosen
+            tried = [rows[position] for position in chosen if "counter" not in rows[position]]
+            with ThreadPoolExecutor(max(len(tried), 1)) as threads:
+                counters = list(threads.map(partial(counter, seconds=seconds), tried))
+            for row, found in zip(tried, counters, strict=True):
+                row["counter"] = found
+    except MeterError as error:
+        return refusal(error), []
+    return {"works": True, "driver": nvml.driver_version()}, rows
+
+
+def _facts(handle: nvml.Handle) -> dict[str, Any]:
+    return {**nvml.facts_of(handle), **nvml.state_of(handle)}
+
+
+def offered(rows: Sequence[Mapping[str, Any]], visible: str | None, count: int) -> list[int]:
+    """The positions of the GPUs that Ray hands out, in NVML's order.
+
+    CUDA takes indices, UUIDs and how those begin, and stops at a name that it does not know.
+    """
+    if visible is None:
+        return list(range(len(rows)))[:count]
+    found: list[int] = []
+    for name in filter(None, (word.strip() for word in visible.split(","))):
+        places = [
+            position
+            for position, row in enumerate(rows)
+            if name == str(row.get("index"))
+            or (not name.isdigit() and str(row.get("uuid", "")).startswith(name))
+        ]
+        if len(places) != 1:
+            break
+        found += places
+    return sorted(found[:count])
+
+
+def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """What one GPU's energy counter is worth (see `comparison.Comparison`), or why there is none.
+
+    `ratio` is absent where the counter covers a whole module, which the power does not.
+    """
+    uuid = str(gpu.get("uuid"))
+    try:
+        handle = nvml.handle_of(uuid)
+        method = nvml.power_method(handle)
+        found = compare(
+            uuid,
+            partial(nvml.energy_j, uuid, handle),
+            nvml.power_reader(handle),
+            time.monotonic,
+            seconds,
+        )
+    except MeterError as error:
+        return refusal(error)
+    module = any(part in str(gpu.get("name", "")) for part in nvml.MODULE_NAMES)
+    return {
+        "works": True,
+        "scope": "module" if module else "gpu",
+        "period_s": found.period_s,
+        "duration_s": found.duration_s,
+        "counter_j": found.counter_j,
+        "power_j": found.power_j,
+        "power_method": method,
+    } | ({} if module or found.ratio is None else {"ratio": found.ratio})
+
+
+def rapl_zones(powercap: Path = POWERCAP) -> list[dict[str, Any]]:
+    """The processor's energy counters that the kernel shows, and whether they can be read here."""
+    zones = []
+    for folder in sorted(powercap.glob("intel-rapl:*")):
+        try:
+            name = (folder / "name").read_text().strip()
+        except OSError:
+            name = folder.name
+        try:
+            int((folder / "energy_uj").read_text())
+        except (OSError, ValueError):
+            readable = False
+        else:
+            readable = True
+        zones.append({"zone": folder.name, "name": name, "readable": readable})
+    return zones
+
+
+def estimate() -> dict[str, Any]:
+    """Whether CodeCarbon tells joules of this machine's processor and memory."""
+    try:
+        from sweeper.meters.codecarbon import CodeCarbonMeter
+
+        meter = CodeCarbonMeter((), RealClock())
+        try:
+            facts = meter.open()
+            meter.read()
+        finally:
+            meter.close()
+    except MeterError as error:
+        return refusal(error)
+    except Exception as error:  # Whatever CodeCarbon raises on a machine that it does not know.
+        return refusal(MeterError("estimate_failed", f"{type(error).__name__}: {error}"))
+    return {"works": True, "cpu_model": facts["cpu_model"]}
