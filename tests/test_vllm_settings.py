@@ -245,6 +245,18 @@ def test_a_step_tells_who_decoded_who_began_and_who_ended():
     assert (len(running), running.names, running.generated_tokens) == (0, [], 4)
 
 
+def test_what_comes_with_a_first_token_has_no_step_of_its_own():
+    running = Running()
+    one, two = (running.add(request) for request in requests(9, 9))
+    list(running.events([Output(one, 1)], 1.0))
+    step = list(running.events([Output(one, 5), Output(two, 3)], 2.0))
+    assert [(event.kind, event.request, event.tokens, event.running) for event in step] == [
+        ("tokens", None, 5, 1),
+        ("first_token", 101, 0, 0),
+        ("tokens", None, 2, 0),
+    ]
+
+
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_every_token_is_told_of_once_however_many_a_step_gives(given_by_step):
     running = Running()
