@@ -5,20 +5,18 @@ drawn from its seed, so the same launch measures the same.
 """
 
 import math
-import os
 import random
-import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from sweeper.engines import Clock, Event, Request
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
-from sweeper.engines.simulated_options import Fail, FailAt, SimulatedOptions, read_options
+from sweeper.engines.simulated_failures import fail_on_request
+from sweeper.engines.simulated_options import SimulatedOptions, read_options
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
 from sweeper.errors import EngineError, Infeasible, StudyError
@@ -120,7 +118,7 @@ class SimulatedEngine:
         if len(self.devices) != engine.gpus:
             raise EngineError(f"{len(self.devices)} devices given, {engine.gpus} needed")
         self._start_helpers(options.helpers)
-        self._fail_on_request(options, "load", None)
+        fail_on_request(options, "load", None)
         if options.oom_at_load:
             raise Infeasible("out of memory while loading, as engine.options.oom_at_load asks")
         self._refuse(shape, gpu_type)
@@ -365,30 +363,9 @@ class SimulatedEngine:
         size = settings.workload.batch_size
         ran = self._batches[size]
         if ran >= settings.measure.warmup.min_batches:
-            self._fail_on_request(loaded.options, "window", size)
+            fail_on_request(loaded.options, "window", size)
         elif ran == 0:
-            self._fail_on_request(loaded.options, "warmup", size)
-
-    def _fail_on_request(self, options: SimulatedOptions, at: FailAt, size: int | None) -> None:
-        fail = options.fail
-        if fail is None or fail.at != at:
-            return
-        if fail.batch_size is not None and size is not None and fail.batch_size != size:
-            return
-        if fail.attempts is None or options.attempt < fail.attempts:
-            _fail(fail, isolated=options.isolated)
-
-
-def _fail(fail: Fail, *, isolated: bool) -> NoReturn:
-    asked = f"at {fail.at}, as engine.options.fail asks"
-    if fail.kind == "oom":
-        raise Infeasible(f"out of memory {asked}")
-    if fail.kind == "hang":
-        while True:
-            time.sleep(3600.0)
-    if fail.kind == "crash" and isolated:
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise EngineError(f"{fail.kind} {asked}")
+            fail_on_request(loaded.options, "warmup", size)
 
 
 def _slowness(device: str) -> float:
