@@ -13,12 +13,14 @@ from sweeper.cluster.pool import Node, Request
 from sweeper.cluster.replay import makespan_s
 from sweeper.engines.simulated_options import stood_for
 from sweeper.errors import StudyError
+from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
 from sweeper.plan import Cost, Plan, nominal_point_s, plan
-from sweeper.roofline import impossible, load_seconds, memory, point_energy_j, point_seconds
+from sweeper.roofline import load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
+from sweeper.speculation import draft_shape
 
 _NODES = re.compile(r"(\d+)x(\d+):([\w .-]+)")
 
@@ -152,8 +154,9 @@ def _makespan_s(trials: Sequence[Trial], nodes: Sequence[PoolNode], study: Study
 
 
 def _shape(settings: Settings) -> Shape | None:
-    """The shape of a point's model, where it can be known without downloading anything."""
+    """The shape of a point's model, where it and its draft's are known without any download."""
     try:
+        draft_shape(settings)
         return shape_of_model(settings.model)
     except StudyError:
         return None

@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from sweeper.gpu_data import Gpu
 from sweeper.shapes import DTYPE_BYTES, Shape
 from sweeper.spec import EngineKind, EngineSpec, Settings, Sizes
+from sweeper.speculation import (
+    acceptance,
+    acceptance_rates,
+    draft_shape,
+    speculation,
+    verified_tokens,
+)
 
 BANDWIDTH_EFFICIENCY = 0.8
 """Share of a GPU's bandwidth that kernels reach (ai-dynamo/aiconfigurator system data)."""
@@ -122,50 +129,41 @@ class Work:
     exchanged_bytes: float
 
 
-def impossible(settings: Settings, shape: Shape, sizes: Sizes) -> str | None:
-    """Why a launch cannot exist whatever the memory, or `None`."""
-    engine = settings.engine
-    if shape.heads % engine.tensor_parallel:
-        return (
-            f"{shape.name} has {shape.heads} attention heads, which engine.tensor_parallel "
-            f"{engine.tensor_parallel} does not divide"
-        )
-    if shape.layers < engine.pipeline_parallel:
-        return (
-            f"{shape.name} has {shape.layers} layers, fewer than engine.pipeline_parallel "
-            f"{engine.pipeline_parallel}"
-        )
-    if sizes.max_model_len > shape.max_positions:
-        return (
-            f"{sizes.max_model_len} tokens of input and output, {shape.name} takes at most "
-            f"{shape.max_positions}"
-        )
-    return None
+def batched_tokens(engine: EngineSpec, sizes: Sizes) -> int:
+    """Most tokens of one forward pass; left open, as many as a decoding step or a prompt needs."""
+    least = sizes.max_batch_size * verified_tokens(engine)
+    if engine.chunked_prefill is False:
+        least = max(least, sizes.max_model_len)
+    return engine.max_batched_tokens or max(BATCHED_TOKENS, least)
 
 
 def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
     """What each GPU must hold at once: weights, the KV cache of the whole batch, workspace.
 
-    A quantization other than fp8 is counted at the width of its dtype, which is too much.
+    A draft has its weights and its cache beside the model's. A quantization other than fp8 is
+    counted at the width of its dtype, which is too much.
     """
     engine, workload = settings.engine, settings.workload
     batch = _batch(settings)
     length = workload.input_tokens + workload.output_tokens
     kv_tokens = batch * length
-    share, batched_tokens = 1.0, batch * workload.input_tokens
+    share, passed_tokens = 1.0, batch * workload.input_tokens
     workspace = CONTEXT_BYTES
     if engine.kind != "transformers":
         share = float(engine.options.get("gpu_memory_utilization", VLLM_MEMORY_SHARE))
         kv_tokens = max(kv_tokens, sizes.max_model_len)
-        batched_tokens = engine.max_batched_tokens or BATCHED_TOKENS
+        passed_tokens = batched_tokens(engine, sizes)
         workspace += GRAPH_BYTES if engine.graphs else 0.0
     width = DTYPE_BYTES[engine.dtype]
     ffn = shape.ffn * shape.active_experts / engine.tensor_parallel
-    workspace += batched_tokens * (6 * shape.hidden + 2 * ffn) * width
-    workspace += min(sizes.max_batch_size, batched_tokens) * shape.vocab * (4 + width)
+    workspace += passed_tokens * (6 * shape.hidden + 2 * ffn) * width
+    rows = min(sizes.max_batch_size * verified_tokens(engine), passed_tokens)
+    workspace += rows * shape.vocab * (4 + width)
+    shapes = [each for each in (shape, draft_shape(settings)) if each is not None]
+    parameters = sum(each.parameters for each in shapes)
     return Memory(
-        weights_bytes=shape.parameters * weight_width(engine) / _sharing(engine),
-        kv_cache_bytes=kv_tokens * kv_bytes_per_token(engine, shape),
+        weights_bytes=parameters * weight_width(engine) / _sharing(engine),
+        kv_cache_bytes=kv_tokens * sum(kv_bytes_per_token(engine, each) for each in shapes),
         workspace_bytes=workspace,
         available_bytes=gpu.memory_bytes * share,
         gpu=f"{gpu.name}'s {gpu.memory_bytes / 1e9:.1f} GB",
@@ -200,24 +198,46 @@ def estimate(settings: Settings, shape: Shape, gpu: Gpu) -> Estimate:
 
 
 def prefill(settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
-    """The prompts of one batch, in as many forward passes as the engine's token budget asks."""
+    """The prompts of one batch, in as many forward passes as the engine's token budget asks.
+
+    Prompts that are not chunked leave the rest of a pass empty. A draft reads them too.
+    """
     engine = settings.engine
     prompt, batch = settings.workload.input_tokens, _batch(settings)
     tokens = prompt * batch
     passes = 1
     if engine.kind != "transformers":
-        passes = math.ceil(tokens / (engine.max_batched_tokens or BATCHED_TOKENS))
-    whole = work(engine, shape, tokens / passes, tokens / passes * prompt / 2)
-    one = _pass(whole, settings, shape, gpu)
-    return Pass(seconds=passes * one.seconds, watts=one.watts)
+        budget = engine.max_batched_tokens or BATCHED_TOKENS
+        passes = math.ceil(tokens / budget)
+        if engine.chunked_prefill is False:
+            passes = math.ceil(batch / max(budget // prompt, 1))
+
+    def all_passes(read_by: Shape) -> Pass:
+        one = work(engine, read_by, tokens / passes, tokens / passes * prompt / 2)
+        return _repeated(_pass(one, settings, read_by, gpu), passes)
+
+    draft = draft_shape(settings)
+    model = all_passes(shape)
+    return model if draft is None else _together(all_passes(draft), model)
 
 
 def decode_step(settings: Settings, shape: Shape, gpu: Gpu, context_tokens: float) -> Pass:
-    """One token for every request of the batch, each of which has `context_tokens` behind it."""
-    batch = _batch(settings)
-    attended = batch * context_tokens
-    asked = work(settings.engine, shape, batch, attended, attended)
-    return _pass(asked, settings, shape, gpu)
+    """One token for every request of the batch, each of which has `context_tokens` behind it.
+
+    With a draft: the draft's passes and the model's over what it proposes, by the tokens that this
+    gives a request on average. What n-grams would be accepted is not known, and left out.
+    """
+    engine, batch = settings.engine, _batch(settings)
+    cached = batch * context_tokens
+    asked, draft = speculation(engine), draft_shape(settings)
+    chance = None if asked is None else acceptance(asked)
+    if asked is None or draft is None or chance is None:
+        return _pass(work(engine, shape, batch, cached, cached), settings, shape, gpu)
+    one = _pass(work(engine, draft, batch, cached, cached), settings, draft, gpu)
+    width = asked.tokens + 1
+    verified = work(engine, shape, batch * width, cached * width, cached)
+    step = _together(_repeated(one, asked.tokens), _pass(verified, settings, shape, gpu))
+    return _repeated(step, 1 / (1 + sum(acceptance_rates(chance, asked.tokens))))
 
 
 def work(
@@ -303,7 +323,9 @@ def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu) -> float:
 
 def load_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
     """How long a launch takes to be ready: its weights at `LOAD_BYTES_PER_S`, and `START_S`."""
-    loaded = shape.parameters * weight_width(settings.engine) * settings.engine.data_parallel
+    draft = draft_shape(settings)
+    parameters = shape.parameters + (0 if draft is None else draft.parameters)
+    loaded = parameters * weight_width(settings.engine) * settings.engine.data_parallel
     return START_S[settings.engine.kind] + loaded / LOAD_BYTES_PER_S
 
 
@@ -318,6 +340,17 @@ def _pass(asked: Work, settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
     watts = gpu.active_w
     watts += (gpu.j_per_byte * asked.read_bytes + gpu.j_per_flop * asked.flops) / seconds
     return Pass(seconds=seconds, watts=min(watts, gpu.tdp_w))
+
+
+def _repeated(one: Pass, times: float) -> Pass:
+    return Pass(seconds=times * one.seconds, watts=one.watts)
+
+
+def _together(first: Pass, second: Pass) -> Pass:
+    """One after the other."""
+    seconds = first.seconds + second.seconds
+    energy_j = first.seconds * first.watts + second.seconds * second.watts
+    return Pass(seconds=seconds, watts=energy_j / seconds)
 
 
 def _batch(settings: Settings) -> int:

@@ -32,7 +32,12 @@ def axis(key: str, *values: Any) -> Axis:
 
 
 def study(
-    kind: str = "random", *, launches: int = 1, lengths: tuple[int, ...] = (), **search: Any
+    kind: str = "random",
+    *,
+    launches: int = 1,
+    lengths: tuple[int, ...] = (),
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128),
+    **search: Any,
 ) -> Study:
     return Study(
         name="searched",
@@ -44,7 +49,7 @@ def study(
         axes=(
             axis(WIDTH, 1, 2, 4),
             axis(GRAPHS, True, False),
-            axis(SIZE, 1, 2, 4, 8, 16, 32, 64, 128),
+            axis(SIZE, *sizes),
         ),
         exclude=({WIDTH: 1, SIZE: ">64"},),
         conditions=(axis(LENGTH, *lengths),) if lengths else (),

@@ -1,11 +1,21 @@
 """Every file in `conf/` is a study that loads and plans."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sweeper.plan import plan
+from sweeper.feasibility import impossible
+from sweeper.plan import Plan, plan
+from sweeper.results.record import Record
+from sweeper.shapes import shape_of_model
+from sweeper.spec import Launch, Point, SearchSpec, Settings
+from sweeper.speculation import draft_shape
 from sweeper.study import dump, load, unavailable
+from sweeper.trial.assignment import Assignment, bench_for
+from sweeper.trial.protocol import run_launch
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -50,3 +60,92 @@ def test_the_tensor_parallel_study_is_that_of_the_paper():
     assert [trial.gpus for trial in whole.trials] == [4, 2, 1]
     widest = {1: 256, 2: 512, 4: 512}
     assert {t.gpus: t.launches[0].sizes.max_batch_size for t in whole.trials} == widest
+
+
+def test_the_framework_tax_is_of_the_same_work_on_either_engine():
+    study = load(CONF / "framework_tax.yaml")
+    assert unavailable(study) == []
+    settings = study.settings
+    assert (settings.convention, settings.workload.batching) == ("whole", "static")
+    whole = plan(study)
+    ways = [(s.kind, s.compile, s.graphs) for s in (each.engine for each in settings_of(whole))]
+    assert (len(whole.points), len(whole.trials), whole.excluded) == (36, 4, 0)
+    assert list(dict.fromkeys(ways)) == [
+        ("transformers", False, False),
+        ("transformers", True, False),
+        ("vllm", False, False),
+        ("vllm", True, True),
+    ]
+    for each in settings_of(whole):
+        # No pass of vLLM's is smaller than the one that transformers makes of a batch's prompts.
+        prompts = each.workload.batch_size * each.workload.input_tokens
+        assert prompts <= (each.engine.max_batched_tokens or prompts)
+        assert each.workload.requests % each.workload.batch_size == 0
+
+
+def test_the_speculative_threshold_is_looked_for_to_either_side():
+    study = load(CONF / "speculative_threshold.yaml")
+    assert unavailable(study) == []
+    assert study.quality == "unchecked_ok"
+    whole = plan(study)
+    assert (len(whole.points), len(whole.trials)) == (24, 3)
+    drafts = {shape.name for each in settings_of(whole) if (shape := draft_shape(each))}
+    assert drafts == {"llama-3.2-1b"}
+    assert {each.workload.batch_size for each in settings_of(whole)} == {2**n for n in range(8)}
+
+
+def test_the_energy_search_has_more_to_try_than_it_may():
+    study = load(CONF / "energy_search.yaml")
+    assert unavailable(replace(study, search=SearchSpec())) == []
+    assert (study.search.kind, study.search.budget.launches) == ("optuna", 40)
+    assert study.limits == {"tpot_p99_s": 0.05}
+    whole = plan(study)
+    assert (len(whole.points), len(whole.trials)) == (336, 48)
+    for launch in whole.launches:
+        settings = launch.points[0].settings
+        assert impossible(settings, shape_of_model(settings.model), launch.sizes) is None
+
+
+def settings_of(whole: Plan) -> list[Settings]:
+    return [point.settings for point in whole.points]
+
+
+@pytest.mark.parametrize("name", ["framework_tax", "speculative_threshold", "energy_search"])
+def test_a_simulation_in_its_place_answers_what_the_study_asks(name):
+    study = load(CONF / f"{name}.yaml")
+    launches = plan(study).launches
+    by_size = sorted(
+        ((launch, point) for launch in launches for point in launch.points),
+        key=lambda each: (each[1].settings.engine.gpus, each[1].settings.workload.batch_size),
+    )
+    wanted = {*study.objectives, *study.limits}
+    for launch, point in (by_size[0], by_size[-1]):
+        [record] = simulated(launch, point)
+        assert (record.status, record.reason) == ("ok", None)
+        assert wanted <= record.metrics.keys()
+        assert not wanted & set(record.undersampled)
+        assert all(record.metrics[name] > 0 for name in wanted)
+
+
+def simulated(launch: Launch, point: Point) -> list[Record]:
+    """The records of a launch of this one point, with the simulated engine for the study's own."""
+    settings = point.settings
+    engine = replace(settings.engine, kind="simulated")
+    settings = replace(settings, engine=engine, meter="simulated")
+    alone = replace(launch, points=(replace(point, settings=settings),))
+    records = []
+
+    def keep(kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "record":
+            records.append(Record.from_json(fields))
+
+    assignment = Assignment(
+        launch=alone,
+        study="conf",
+        trial_id="t",
+        attempt=0,
+        devices=tuple(f"H100/{place}" for place in range(engine.gpus)),
+        place={"node_id": "n", "host": "h"},
+    )
+    run_launch(alone, bench_for(assignment, keep))
+    return records

@@ -25,13 +25,11 @@ def study(tmp_path):
         ("engine: {kind: vllm, mode: online}", "engine.mode"),
         ("engine: {kind: vllm, quantization: fp8}", "engine.quantization"),
         ("engine: {mode: online}", "engine.mode"),
-        ("engine: {speculative: {kind: ngram}}", "engine.speculative: ngram"),
+        ("engine: {speculative: {kind: ngram, tokens: 2}}", "engine.speculative: ngram"),
         ("engine: {quantization: fp8}", "engine.quantization"),
         ("engine: {kv_cache_dtype: fp8}", "engine.kv_cache_dtype"),
-        ("engine: {chunked_prefill: true}", "engine.chunked_prefill"),
         ("engine: {prefix_caching: true}", "engine.prefix_caching"),
         ("engine: {attention: flash}", "engine.attention"),
-        ("engine: {max_batched_tokens: 10}", "engine.max_batched_tokens"),
         ("engine: {pipeline_parallel: 2}", "engine.pipeline_parallel"),
         ("axes: {engine.data_parallel: [1, 2]}", "engine.data_parallel: 2"),
         ("gpu: {power_limit_w: 300}", "gpu.power_limit_w"),
@@ -51,6 +49,21 @@ def study(tmp_path):
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",
             "engine.tensor_parallel: 2",
+        ),
+        (
+            "engine: {kind: transformers, chunked_prefill: false}\nworkload: {batching: static}",
+            "engine.chunked_prefill: false",
+        ),
+        (
+            "engine: {kind: transformers, max_batched_tokens: 9}\nworkload: {batching: static}",
+            "engine.max_batched_tokens: 9",
+        ),
+        (
+            (
+                "engine: {kind: transformers, speculative: {kind: draft, model: tiny, tokens: 2}}\n"
+                "workload: {batching: static}"
+            ),
+            "engine.speculative: draft is not available yet with engine.kind transformers, only",
         ),
     ],
 )
@@ -83,3 +96,24 @@ def test_vllm_batches_either_way_over_several_gpus(study):
 
 def test_a_simulated_study_asks_for_nothing_that_is_not_there(study):
     assert unavailable(study(SIZES + "quality: unchecked_ok\nmeter: nvml")) == []
+
+
+def test_engines_speculate_each_in_its_ways(study):
+    drafts = "{kind: draft, model: tiny, tokens: 4}, {kind: ngram, tokens: 4}"
+    stated = "{kind: stated, acceptance: 0.6, tokens: 4, model: tiny}"
+    axis = f"engine.speculative: [null, {drafts}, {stated}]"
+    assert unavailable(study(f"axes: {{engine.kind: [vllm], {axis}}}")) == []
+    both = f"axes: {{engine.kind: [simulated, vllm], {axis}}}\n"
+    assert unavailable(study(both)) == [
+        (
+            "engine.speculative: ngram is not available yet with engine.kind simulated, "
+            "only null, draft, stated"
+        )
+    ]
+    excluded = "exclude: [{engine.kind: simulated, engine.speculative: {kind: ngram, tokens: 4}}]"
+    assert unavailable(study(both + excluded)) == []
+
+
+def test_a_scheduler_takes_budgets_and_whole_prompts(study):
+    ways = "axes: {engine.kind: [simulated, vllm], engine.chunked_prefill: [true, false], "
+    assert unavailable(study(ways + "engine.max_batched_tokens: [512, 4096]}")) == []

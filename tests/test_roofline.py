@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import StudyError
+from sweeper.feasibility import impossible
 from sweeper.gpu_data import GPUS, Gpu, gpu
 from sweeper.roofline import (
     BANDWIDTH_EFFICIENCY,
     Estimate,
     estimate,
-    impossible,
     load_seconds,
     memory,
     point_energy_j,
@@ -305,3 +305,66 @@ def test_energy_and_load_of_a_point_follow_from_its_time_and_size() -> None:
         for name in ("llama-3.2-1b", "llama-3.1-70b")
     )
     assert 0 < small < large
+
+
+STATED = {"kind": "stated", "acceptance": 0.6, "tokens": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "engine", "said"),
+    [
+        ("llama-3.1-8b", 8, {"max_batched_tokens": 4}, "4 is less than one token for each of 8"),
+        (
+            "llama-3.1-8b",
+            8,
+            {"max_batched_tokens": 512, "chunked_prefill": False},
+            "512 with engine.chunked_prefill false",
+        ),
+        ("olmo-7b", 8, {"tensor_parallel": 32, "speculative": STATED}, "olmo-1b, the draft, has"),
+        ("llama-3.1-8b", 1, {"speculative": {**STATED, "model": "tiny"}}, "vocabulary of 4096"),
+        ("llama-3.1-8b", 8, {"max_batched_tokens": 512}, None),
+        ("llama-3.1-8b", 8, {"chunked_prefill": False, "speculative": STATED}, None),
+        ("llama-3.1-8b", 8, {"kind": "transformers"}, None),
+    ],
+)
+def test_what_no_gpu_could_hold(
+    name: str, batch: int, engine: dict[str, object], said: str | None
+) -> None:
+    asked = settings(name, batch, **engine)
+    found = impossible(asked, shape(name), sizes(asked))
+    assert found is None if said is None else said in str(found)
+
+
+def test_a_plan_sees_speculation_stop_paying() -> None:
+    changes = [
+        of("llama-3.1-8b", batch, speculative=STATED).energy_per_output_token_j
+        / of("llama-3.1-8b", batch).energy_per_output_token_j
+        for batch in BATCHES
+    ]
+    assert changes == sorted(changes)
+    assert changes[0] < 0.9
+    assert changes[-1] > 1.0
+    more = of("llama-3.1-8b", 1, speculative={**STATED, "acceptance": 0.9})
+    assert more.latency_s < of("llama-3.1-8b", 1, speculative=STATED).latency_s
+
+
+def test_a_draft_is_held_and_loaded_beside_its_model() -> None:
+    asked = settings(speculative=STATED)
+    both = memory(asked, shape("llama-3.1-8b"), gpu("H100"), sizes(asked))
+    alone = memory(settings(), shape("llama-3.1-8b"), gpu("H100"), sizes(asked))
+    draft = shape("llama-3.2-1b")
+    assert both.weights_bytes - alone.weights_bytes == 2 * draft.parameters
+    assert both.kv_cache_bytes - alone.kv_cache_bytes == 576 * draft.kv_bytes_per_token("bfloat16")
+    loads = [load_seconds(each, shape("llama-3.1-8b"), gpu("H100")) for each in (asked, settings())]
+    assert loads[0] > loads[1]
+
+
+def test_whole_prompts_leave_passes_partly_empty() -> None:
+    """Eight prompts of 60 tokens: one goes into a pass of 100, and parts of them fill five."""
+
+    def prefill_s(*, chunked: bool) -> float:
+        asked = {"input_tokens": 60, "max_batched_tokens": 100, "chunked_prefill": chunked}
+        return of("llama-3.1-8b", 8, **asked).prefill_s
+
+    # Passes so small take the time of reading the weights.
+    assert prefill_s(chunked=False) / prefill_s(chunked=True) == pytest.approx(8 / 5, rel=0.02)

@@ -73,7 +73,7 @@ def test_a_load_takes_its_time() -> None:
         (asked(oom_at_load=True), "oom_at_load"),
         (asked(fail={"kind": "oom", "at": "load"}), "at load"),
         (asked(engine={"quantization": "fp8"}), "engine.quantization"),
-        (asked(engine={"speculative": {"kind": "ngram"}}), "engine.speculative"),
+        (asked(engine={"speculative": {"kind": "ngram", "tokens": 2}}), "engine.speculative"),
     ],
 )
 def test_what_cannot_be_loaded(of: Settings, said: str) -> None:

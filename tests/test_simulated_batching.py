@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from sweeper.engines import Request
 from sweeper.engines.simulated_batching import continuous, static
+from sweeper.engines.simulated_decoding import TokenByToken
 from tests.simulated import check_stream
 
 
@@ -33,7 +34,7 @@ def of_lengths(lengths: Sequence[tuple[int, int]]) -> list[Request]:
 @given(lengths=LENGTHS)
 def test_a_static_batch_gives_every_request_its_tokens(lengths: list[tuple[int, int]]) -> None:
     batch, step = of_lengths(lengths), Steps()
-    events = list(static(batch, step, 0.0))
+    events = list(static(batch, step, 0.0, TokenByToken()))
     check_stream(events, batch, len(batch))
     assert len(step.done) == max(request.output_tokens for request in batch)
     assert sum(event.kind == "tokens" for event in events) == len(step.done) - 1
@@ -44,7 +45,7 @@ def test_continuous_batching_gives_every_request_its_tokens(
     lengths: list[tuple[int, int]], in_flight: int, budget: int
 ) -> None:
     queue, step = of_lengths(lengths), Steps()
-    events = list(continuous(iter(queue), in_flight, budget, step, step.now))
+    events = list(continuous(iter(queue), in_flight, budget, step, step.now, TokenByToken()))
     check_stream(events, queue, in_flight)
     assert all(tokens <= max(budget, in_flight + 1) for _, tokens, _, _ in step.done)
     worked = sum(tokens for _, tokens, _, _ in step.done)
@@ -58,8 +59,29 @@ def test_what_a_step_looks_back_on_is_what_each_request_has_behind_it(
     lengths: list[tuple[int, int]], in_flight: int, budget: int
 ) -> None:
     queue, step = of_lengths(lengths), Steps()
-    list(continuous(iter(queue), in_flight, budget, step, step.now))
+    list(continuous(iter(queue), in_flight, budget, step, step.now, TokenByToken()))
     prefills = sum(i * i / 2 for i, _ in lengths)
     decodes = sum(sum(i + done for done in range(o - 1)) for i, o in lengths)
     assert sum(cached for *_, cached in step.done) == pytest.approx(decodes)
     assert sum(attended for *_, attended, _ in step.done) == pytest.approx(prefills + decodes)
+
+
+@given(lengths=LENGTHS, in_flight=st.integers(1, 9), budget=st.integers(40, 99))
+def test_a_prompt_that_is_not_chunked_waits_until_all_of_it_fits(
+    lengths: list[tuple[int, int]], in_flight: int, budget: int
+) -> None:
+    queue, step, decoding = of_lengths(lengths), Steps(), TokenByToken()
+    events = list(
+        continuous(iter(queue), in_flight, budget, step, step.now, decoding, chunked=False)
+    )
+    check_stream(events, queue, in_flight)
+    assert all(tokens <= budget for _, tokens, _, _ in step.done)
+    # Whole prompts only: a pass has new tokens of no other requests than those it counts.
+    prompts = {request.index: len(request.prompt_token_ids) for request in queue}
+    began: dict[float, int] = {}
+    for event in events:
+        if event.kind == "first_token" and event.request is not None:
+            began[event.t_s] = began.get(event.t_s, 0) + prompts[event.request]
+    ran = {event.t_s: event.running for event in events if event.kind == "tokens"}
+    passes = [(float(place), done[1]) for place, done in enumerate(step.done, start=1)]
+    assert [began.get(t_s, 0) + ran.get(t_s, 0) for t_s, _ in passes] == [n for _, n in passes]

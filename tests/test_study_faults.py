@@ -61,6 +61,19 @@ ONE_FAULT = [
         "workload.arrival.kind: missing, wanted: closed, poisson",
     ),
     ("engine: {speculative: {kind: stated, acceptance: 2, tokens: 4}}", "at least 0 and at most 1"),
+    ("engine: {speculative: {kind: ngram}}", "engine.speculative.tokens: missing"),
+    ("engine: {speculative: {kind: ngram, tokens: 4, n: 1}}", "is no key of kind ngram"),
+    (
+        "engine: {speculative: {kind: stated, acceptance: 1, tokens: 4}}",
+        "engine.speculative: model: no known shape is smaller than",
+    ),
+    (
+        (
+            "model: {id: a/b, weights: auto}\n"
+            "engine: {kind: vllm, speculative: {kind: draft, model: tiny, tokens: 4}}"
+        ),
+        "tiny is a shape and has no weights of its own",
+    ),
     ("workload: {task: x}", "workload.task: is a key of kind tasks, and workload.kind is fixed"),
     ("workload: {sample: 3}", "workload.sample: is a key of kind trace"),
     ("workload: {kind: tasks}", "workload.task: missing"),

@@ -61,7 +61,7 @@ class Loaded:
     def __init__(self) -> None:
         self.before = set(psutil.Process().children(recursive=True))
         self.variables = dict(os.environ)
-        self.engine = make(tensor_parallel=2)
+        self.engine = make(tensor_parallel=2, chunked_prefill=False, max_batched_tokens=256)
         self.resolved = self.engine.load()
 
     @property
@@ -95,6 +95,7 @@ def test_both_workers_hold_their_part_of_the_stated_weights(loaded: Loaded) -> N
     assert [worker["threads"] for worker in resolved["workers"]] == [1, 1]
     assert resolved["variables"]["VLLM_CPU_OMP_THREADS_BIND"].count("|") == 1
     assert (resolved["compile"], resolved["prefix_caching"]) == (False, False)
+    assert (resolved["chunked_prefill"], resolved["max_batched_tokens"]) == (False, 256)
     assert resolved["attention"] == "CPU_ATTN"
     # Norms are whole on both, everything else is parted: 4 bytes each.
     norms = 9 * 256
@@ -158,7 +159,12 @@ def test_what_does_not_fit_is_said_in_numbers(loaded: Loaded) -> None:
 
 SAME = {
     "model_config": ("max_model_len", "enforce_eager"),
-    "scheduler_config": ("max_num_seqs", "max_num_batched_tokens", "async_scheduling"),
+    "scheduler_config": (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_chunked_prefill",
+        "async_scheduling",
+    ),
     "cache_config": ("enable_prefix_caching", "cache_dtype", "block_size", "num_gpu_blocks"),
     "parallel_config": ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
     "compilation_config": ("mode", "cudagraph_mode", "cudagraph_capture_sizes"),
@@ -274,6 +280,16 @@ def test_weights_are_drawn_by_name_and_part() -> None:
         ({"options": {"no_such_argument": 1}}, Infeasible, "knows no engine argument no_such_arg"),
         ({"options": {"block_size": -3}}, Infeasible, "vLLM refuses the combination"),
         ({"tensor_parallel": 4096}, Infeasible, "4096 workers on"),
+        (
+            {"chunked_prefill": False, "max_batched_tokens": 32},
+            Infeasible,
+            r"vLLM refuses the combination.*max_num_batched_tokens \(32\)",
+        ),
+        (
+            {"speculative": {"kind": "stated", "acceptance": 0.5, "tokens": 2, "model": "tiny"}},
+            Infeasible,
+            "stated needs a GPU",
+        ),
         ({"devices": ("GPU-1",)}, EngineError, "a build for processors"),
         (
             {"sizes": Sizes(max_model_len=8192, max_batch_size=10**7, batch_sizes=(1,))},

@@ -32,7 +32,7 @@ from sweeper.engines.vllm_settings import (
 )
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
-from tests.vllm_names import USED, found
+from tests.vllm_names import SPECULATION, USED, found
 
 SIZES = Sizes(max_model_len=40, max_batch_size=16, batch_sizes=(16, 1, 4))
 GPU, CPU = Place(gpu=True), Place(gpu=False, cpus=(0, 1))
@@ -49,7 +49,10 @@ def settings(model: ModelSpec = DUMMY, **engine: Any) -> Settings:
 
 
 def test_every_name_of_vllm_that_is_used_is_in_both_versions():
-    """The table was read from the sources of 0.26.0 and 0.32.0; the installed one is read now."""
+    """The table was read from the sources of 0.26.0 and 0.32.0; the installed one is read now.
+
+    Speculation was read in 0.32.0 alone.
+    """
     table = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())
     used = sorted(
         set(DECIDED)
@@ -59,10 +62,12 @@ def test_every_name_of_vllm_that_is_used_is_in_both_versions():
     )
     wanted = {**USED, "engine/arg_utils.py": {"EngineArgs": used}}
     assert set(table) == {"0.26.0", "0.32.0"}
-    assert table["0.26.0"] == table["0.32.0"] == wanted
+    assert table["0.26.0"] == wanted
+    wanted |= SPECULATION
+    assert table["0.32.0"] == wanted
     installed = find_spec("vllm")
     if installed is not None and installed.submodule_search_locations:
-        assert found(Path(installed.submodule_search_locations[0]), used) == wanted
+        assert found(Path(installed.submodule_search_locations[0]), wanted) == wanted
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,6 @@ def test_weights_come_from_where_they_are_said_to(model, loaded):
         ({"mode": "online"}, "engine.mode=online"),
         ({"data_parallel": 2}, "engine.data_parallel"),
         ({"quantization": "fp8"}, "engine.quantization"),
-        ({"speculative": {"kind": "ngram"}}, "engine.speculative"),
         ({"options": {"enforce_eager": True}}, "engine.options.enforce_eager"),
     ],
 )
@@ -194,7 +198,7 @@ def test_only_drawn_weights_have_a_distribution():
 
 
 def test_the_command_serves_the_same_settings():
-    line = command(settings(ModelSpec(id="a/b", revision="c d"), **EVERYTHING), SIZES, GPU, None)
+    line = command(settings(ModelSpec(id="a/b", revision="c d"), **EVERYTHING), SIZES, GPU, {})
     words = shlex.split(line)
     assert words[:3] == ["vllm", "serve", "a/b"]
     flags = dict(pairwise(words))
@@ -203,7 +207,8 @@ def test_the_command_serves_the_same_settings():
     assert json.loads(flags["--compilation-config"])["cudagraph_capture_sizes"] == [1, 4, 16]
     assert "--no-enable-prefix-caching" in words
     assert "--skip-tokenizer-init" not in words
-    shaped = command(settings(), SIZES, CPU, architecture_file("tiny", "LlamaForCausalLM"))
+    file = architecture_file("tiny", "LlamaForCausalLM")
+    shaped = command(settings(), SIZES, CPU, {"tiny": file})
     assert "VLLM_CPU_OMP_THREADS_BIND=0,1 python -m vllm.entrypoints" in shaped
     assert "--model ./tiny --dtype bfloat16" in shaped
     assert "--load-format dummy" in shaped
@@ -238,6 +243,18 @@ def test_a_step_tells_who_decoded_who_began_and_who_ended():
     assert [event.kind for event in third] == ["tokens", "failed"]
     assert third[-1].detail == "ended by abort"
     assert (len(running), running.names, running.generated_tokens) == (0, [], 4)
+
+
+def test_what_comes_with_a_first_token_has_no_step_of_its_own():
+    running = Running()
+    one, two = (running.add(request) for request in requests(9, 9))
+    list(running.events([Output(one, 1)], 1.0))
+    step = list(running.events([Output(one, 5), Output(two, 3)], 2.0))
+    assert [(event.kind, event.request, event.tokens, event.running) for event in step] == [
+        ("tokens", None, 5, 1),
+        ("first_token", 101, 0, 0),
+        ("tokens", None, 2, 0),
+    ]
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=5))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sweeper.engines import Event, Request
 from sweeper.meters import Reading
-from sweeper.trial.latency import Timeline
+from sweeper.trial.latency import Timeline, samples
 from sweeper.trial.windows import BALANCE, Edges, energy_j, spread, unbalanced, window
 
 
@@ -151,6 +151,36 @@ def test_a_prefill_among_running_requests_is_part_of_their_token_gap():
         Event("tokens", 12.25, tokens=2, running=2),
     )
     assert [gap for _, _, gap in timeline.steps] == [0.25, 1.0]
+
+
+def test_what_came_in_one_burst_was_waited_for_once():
+    """Of five tokens each, one request gets four at once after its first, one two and two."""
+    timeline = timeline_of(
+        Event("admitted", 10.0, 1),
+        Event("admitted", 10.0, 2),
+        Event("first_token", 11.0, 1),
+        Event("first_token", 11.0, 2),
+        Event("tokens", 12.0, tokens=6, running=2),
+        Event("finished", 12.0, 1),
+        Event("tokens", 14.0, tokens=2, running=1),
+        Event("finished", 14.0, 2),
+    )
+    assert timeline.steps == [(12.0, 2, 1.0), (12.0, 4, 0.0), (14.0, 1, 2.0), (14.0, 1, 0.0)]
+    found = samples(timeline, {1: 5, 2: 5}, 0.0, 20.0, streams=True)
+    assert found.tpot_s == (1.0 / 4, 3.0 / 4)
+    assert found.plain()["itl_s"] == [(0.0, 5), (1.0, 2), (2.0, 1)]
+    waited_s = sum(gap * tokens for gap, tokens in found.itl_s)
+    assert waited_s == pytest.approx(sum(tpot * 4 for tpot in found.tpot_s))
+
+
+def test_a_token_that_came_with_its_first_one_had_no_gap():
+    timeline = timeline_of(
+        Event("admitted", 10.0, 1),
+        Event("first_token", 11.0, 1),
+        Event("tokens", 11.0, tokens=2),
+        Event("tokens", 12.5, tokens=1, running=1),
+    )
+    assert timeline.steps == [(11.0, 2, 0.0), (12.5, 1, 1.5)]
 
 
 def test_a_failed_reading_keeps_the_performance():

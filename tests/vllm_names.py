@@ -1,6 +1,7 @@
 """Names of vLLM that sweeper uses, and how to find them in its sources without importing it."""
 
 import ast
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,33 @@ USED: dict[str, dict[str, list[str]]] = {
     },
 }
 """By file: classes with the attributes that are used, functions with the parameters."""
+SPECULATION: dict[str, dict[str, list[str]]] = {
+    "config/speculative.py": {
+        "SpeculativeConfig": [
+            "method",
+            "model",
+            "num_speculative_tokens",
+            "draft_tensor_parallel_size",
+            "prompt_lookup_max",
+            "prompt_lookup_min",
+            "rejection_sample_method",
+            "synthetic_acceptance_rates",
+        ]
+    },
+    "config/vllm.py": {"VllmConfig": ["speculative_config"]},
+    "v1/metrics/stats.py": {
+        "SchedulerStats": ["kv_cache_usage", "spec_decoding_stats"],
+        "IterationStats": ["num_preempted_reqs"],
+    },
+    "v1/spec_decode/metrics.py": {"SpecDecodingStats": ["num_draft_tokens", "num_accepted_tokens"]},
+}
+"""The same, of speculative decoding; read in 0.32.0 alone."""
 
 
-def found(package: Path, arguments: list[str]) -> dict[str, dict[str, list[str]]]:
-    """Which of the used names a vLLM has; `arguments` are engine arguments that are used."""
-    wanted = {**USED, "engine/arg_utils.py": {"EngineArgs": arguments}}
+def found(
+    package: Path, wanted: Mapping[str, Mapping[str, Sequence[str]]]
+) -> dict[str, dict[str, list[str]]]:
+    """Which of the wanted names a vLLM has."""
     return {
         file: {
             name: [each for each in used if each in _names(package / file).get(name, ())]

@@ -25,8 +25,9 @@ WITHOUT = "to measure without its weights, set model.weights=dummy and model.sha
 def faults(asked: Sequence[Settings]) -> list[str]:
     """What stands against launching any of these settings on this node, each reason once."""
     distinct = {
-        repr((each.engine.kind, each.model, each.engine.env, each.engine.options)): each
+        repr((engine.kind, each.model, engine.env, engine.options, engine.speculative)): each
         for each in asked
+        for engine in (each.engine,)
     }
     said = [_fault(settings) for settings in distinct.values()]
     return list(dict.fromkeys(reason for reason in said if reason is not None))

@@ -5,32 +5,27 @@ drawn from its seed, so the same launch measures the same.
 """
 
 import math
-import os
 import random
-import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from sweeper.engines import Clock, Event, Request
 from sweeper.engines.simulated_batching import continuous, static
-from sweeper.engines.simulated_options import (
-    Fail,
-    FailAt,
-    SimulatedOptions,
-    read_options,
-    stood_for,
-)
+from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
+from sweeper.engines.simulated_failures import fail_on_request
+from sweeper.engines.simulated_options import SimulatedOptions, read_options, stood_for
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
 from sweeper.errors import EngineError, Infeasible, StudyError
+from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
-from sweeper.roofline import BATCHED_TOKENS, impossible, memory
+from sweeper.roofline import batched_tokens, memory
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Settings, Sizes
+from sweeper.speculation import Ngram, acceptance, draft_model, draft_shape, speculation
 
 LAUNCH_SD = 0.012
 """Relative standard deviation between launches, of time and of power."""
@@ -44,9 +39,7 @@ HELPER = "sleep 86400 & child=$!; trap 'kill $child' TERM; wait $child"
 """A process with one of its own, as an engine's workers have; both end when it is terminated."""
 UNKNOWN_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "engine.quantization": (None,),
-    "engine.speculative": (None,),
     "engine.attention": (None,),
-    "engine.chunked_prefill": (None, True),
     "engine.prefix_caching": (False,),
     "gpu.power_limit_w": (None,),
     "gpu.clock_mhz": (None,),
@@ -62,6 +55,7 @@ class _Loaded:
     shape: Shape
     gpu: Gpu
     physics: Physics
+    draft: Physics | None
     time_factor: float
     power_factor: float
     step_noises: Sequence[float]
@@ -88,6 +82,7 @@ class SimulatedEngine:
         try:
             read_options(settings)
             shape_of_model(settings.model)
+            draft_shape(settings)
         except StudyError as error:
             return str(error)
         return None
@@ -124,24 +119,29 @@ class SimulatedEngine:
         if len(self.devices) != engine.gpus:
             raise EngineError(f"{len(self.devices)} devices given, {engine.gpus} needed")
         self._start_helpers(options.helpers)
-        self._fail_on_request(options, "load", None)
+        fail_on_request(options, "load", None)
         if options.oom_at_load:
             raise Infeasible("out of memory while loading, as engine.options.oom_at_load asks")
         self._refuse(shape, gpu_type)
         self._random = random.Random(f"{options.seed}/{shape.name}/{engine!r}")
-        physics = Physics(stood_for(self._settings).engine, shape, gpu_type)
+        modelled = stood_for(self._settings).engine
+        physics = Physics(modelled, shape, gpu_type)
+        drafting = draft_shape(self._settings)
+        draft = Physics(modelled, drafting, gpu_type, scheduled=False) if drafting else None
         loaded = _Loaded(
             options=options,
             shape=shape,
             gpu=gpu_type,
             physics=physics,
+            draft=draft,
             time_factor=self._factor(LAUNCH_SD) * max(_slowness(name) for name in self.devices),
             power_factor=self._factor(LAUNCH_SD),
             step_noises=[self._factor(options.noise) for _ in range(STEP_NOISES)],
         )
         load_s = options.load_s
         if load_s is None:
-            load_s = physics.load_s() * self._factor(LOAD_SD)
+            load_s = physics.load_s() + (draft.read_s() if draft else 0.0)
+            load_s *= self._factor(LOAD_SD)
         boards = self._meter()
         boards.draw(physics.load_w)
         self._clock.sleep(load_s)
@@ -157,7 +157,7 @@ class SimulatedEngine:
         self._draw_noise(loaded)
         self._noise_ends_s = math.inf
         try:
-            yield from static(requests, self._step, self._clock.now())
+            yield from self._batch(loaded, requests)
             self._batches[settings.workload.batch_size] += 1
         finally:
             self._meter().draw(loaded.physics.context_idle_w)
@@ -168,10 +168,10 @@ class SimulatedEngine:
         workload = settings.workload
         loaded = self._begin(settings, in_flight, workload.input_tokens + workload.output_tokens)
         self._noise_ends_s = 0.0
-        budget = settings.engine.max_batched_tokens or BATCHED_TOKENS
+        events = self._stream(loaded, source, in_flight)
         finished = 0
         try:
-            for event in continuous(source, in_flight, budget, self._step, self._clock.now):
+            for event in events:
                 yield event
                 if event.kind == "finished":
                     finished += 1
@@ -185,11 +185,15 @@ class SimulatedEngine:
         return self._steps
 
     def counts(self) -> Mapping[str, float]:
-        return {
+        counted = {
             "steps": float(self._steps),
             "tokens_computed": float(self._counts["tokens"]),
             "peak_memory_bytes": self._peak_bytes,
         }
+        if self._settings.engine.speculative is not None:
+            for name in ("draft_tokens_proposed", "draft_tokens_accepted"):
+                counted[name] = float(self._counts[name])
+        return counted
 
     def launch_command(self) -> str:
         model = self._settings.model.id or self._settings.model.shape
@@ -233,21 +237,61 @@ class SimulatedEngine:
         self._fail_while_running(loaded, settings)
         return loaded
 
+    def _batch(self, loaded: _Loaded, requests: Sequence[Request]) -> Generator[Event, None, None]:
+        """One pass over all prompts, unless a stated budget bounds passes."""
+        if self._settings.engine.max_batched_tokens is not None:
+            return self._stream(loaded, iter(requests), len(requests))
+        return static(requests, self._step, self._clock.now(), self._decoding(loaded))
+
+    def _stream(
+        self, loaded: _Loaded, source: Iterator[Request], in_flight: int
+    ) -> Generator[Event, None, None]:
+        engine = self._settings.engine
+        return continuous(
+            source,
+            in_flight,
+            batched_tokens(engine, self._sizes),
+            self._step,
+            self._clock.now,
+            self._decoding(loaded),
+            chunked=engine.chunked_prefill is not False,
+        )
+
+    def _decoding(self, loaded: _Loaded) -> Decoding:
+        asked = speculation(self._settings.engine)
+        chance = None if asked is None else acceptance(asked)
+        if asked is None or chance is None:
+            return TokenByToken()
+        seed = loaded.options.seed
+        return Speculative(asked.tokens, chance, seed, self._draft_pass, self._counts)
+
     def _step(self, requests: int, tokens: int, attended: float, cached: float) -> float:
-        loaded, boards, clock = self._loaded, self._boards, self._clock
-        if loaded is None or boards is None:
+        loaded = self._working()
+        self._spend(loaded, *loaded.physics.step(requests, tokens, attended, cached))
+        self._steps += 1
+        self._counts["tokens"] += tokens
+        return self._clock.now()
+
+    def _draft_pass(self, tokens: int, attended: float, cached: float) -> None:
+        loaded = self._working()
+        if loaded.draft is not None:
+            self._spend(loaded, *loaded.draft.step(0, tokens, attended, cached))
+
+    def _working(self) -> _Loaded:
+        if self._loaded is None:
             raise EngineError("the engine was closed while it worked")
+        return self._loaded
+
+    def _spend(self, loaded: _Loaded, seconds: float, watts: float) -> None:
+        """Let a pass go by at its power, with the launch's factors and its noise."""
+        boards, clock = self._meter(), self._clock
         if clock.now() >= self._noise_ends_s:
             self._draw_noise(loaded)
             self._noise_ends_s = clock.now() + NOISE_PERIOD_S
         slow, hungry = self._noise
-        seconds, watts = loaded.physics.step(requests, tokens, attended, cached)
         boards.draw(watts * loaded.power_factor * hungry)
         jitter = loaded.step_noises[self._steps % STEP_NOISES]
         clock.sleep(seconds * loaded.time_factor * slow * jitter * boards.slowdown())
-        self._steps += 1
-        self._counts["tokens"] += tokens
-        return clock.now()
 
     def _meter(self) -> Boards:
         if self._boards is None:
@@ -270,6 +314,10 @@ class SimulatedEngine:
             value = getattr(getattr(settings, part), name)
             if value not in neutral:
                 raise Infeasible(f"{key}: the simulated engine knows nothing of {value!r}")
+        if isinstance(speculation(settings.engine), Ngram):
+            raise Infeasible(
+                "engine.speculative: what ngram finds in a text the simulated engine cannot know"
+            )
         reason = impossible(settings, shape, self._sizes)
         if reason is not None:
             raise Infeasible(reason)
@@ -280,7 +328,7 @@ class SimulatedEngine:
             raise Infeasible(least.reason)
 
     def _resolved(self, loaded: _Loaded) -> Mapping[str, Any]:
-        engine = self._settings.engine
+        engine, draft = self._settings.engine, draft_model(self._settings)
         return {
             "engine": "simulated",
             "gpu": loaded.gpu.name,
@@ -293,7 +341,10 @@ class SimulatedEngine:
             "data_parallel": engine.data_parallel,
             "graphs": engine.graphs,
             "compile": engine.compile,
-            "max_batched_tokens": engine.max_batched_tokens or BATCHED_TOKENS,
+            "max_batched_tokens": batched_tokens(engine, self._sizes),
+            "chunked_prefill": engine.chunked_prefill is not False,
+            "speculative": engine.speculative and dict(engine.speculative),
+            "draft": draft and (draft.shape or draft.id),
             "max_model_len": self._sizes.max_model_len,
             "max_batch_size": self._sizes.max_batch_size,
             "time_factor": loaded.time_factor,
@@ -316,30 +367,9 @@ class SimulatedEngine:
         size = settings.workload.batch_size
         ran = self._batches[size]
         if ran >= settings.measure.warmup.min_batches:
-            self._fail_on_request(loaded.options, "window", size)
+            fail_on_request(loaded.options, "window", size)
         elif ran == 0:
-            self._fail_on_request(loaded.options, "warmup", size)
-
-    def _fail_on_request(self, options: SimulatedOptions, at: FailAt, size: int | None) -> None:
-        fail = options.fail
-        if fail is None or fail.at != at:
-            return
-        if fail.batch_size is not None and size is not None and fail.batch_size != size:
-            return
-        if fail.attempts is None or options.attempt < fail.attempts:
-            _fail(fail, isolated=options.isolated)
-
-
-def _fail(fail: Fail, *, isolated: bool) -> NoReturn:
-    asked = f"at {fail.at}, as engine.options.fail asks"
-    if fail.kind == "oom":
-        raise Infeasible(f"out of memory {asked}")
-    if fail.kind == "hang":
-        while True:
-            time.sleep(3600.0)
-    if fail.kind == "crash" and isolated:
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise EngineError(f"{fail.kind} {asked}")
+            fail_on_request(loaded.options, "warmup", size)
 
 
 def _slowness(device: str) -> float:

@@ -52,9 +52,14 @@ STALL_SHARE = 0.22
 
 
 class Physics:
-    """Seconds and watts of one GPU of a launch, step by step."""
+    """Seconds and watts of one GPU of a launch, step by step.
 
-    def __init__(self, engine: EngineSpec, shape: Shape, gpu: Gpu) -> None:
+    A draft's passes are not `scheduled`: they belong to a step of the model that they draft for.
+    """
+
+    def __init__(
+        self, engine: EngineSpec, shape: Shape, gpu: Gpu, *, scheduled: bool = True
+    ) -> None:
         self._engine = engine
         self._shape = shape
         self._tdp_w = gpu.tdp_w
@@ -73,7 +78,7 @@ class Physics:
         gap_s = LAYER_GAP_S + (EXPERT_GAP_S if shape.experts > 1 else 0.0)
         hops = math.ceil(math.log2(engine.tensor_parallel))
         self._fixed_s = shape.layers * (gap_s + 2 * hops * ALL_REDUCE_HOP_S)
-        self._schedule = ONLINE_FACTOR if engine.mode == "online" else 1.0
+        self._schedule = (ONLINE_FACTOR if engine.mode == "online" else 1.0) * scheduled
         self._by_tokens: dict[int, tuple[float, float, float, float]] = {}
 
     def step(
@@ -104,8 +109,11 @@ class Physics:
 
     def load_s(self) -> float:
         """Seconds from a process to an engine that takes requests."""
-        stored = self._shape.parameters * weight_width(self._engine)
-        return 12.0 + 0.4 * self._shape.layers + stored / 2.2e9
+        return 12.0 + 0.4 * self._shape.layers + self.read_s()
+
+    def read_s(self) -> float:
+        """Seconds to read the weights."""
+        return self._shape.parameters * weight_width(self._engine) / 2.2e9
 
     def _of_tokens(self, tokens: int) -> tuple[float, float, float, float]:
         asked = work(self._engine, self._shape, tokens, 0.0)

@@ -38,9 +38,11 @@ from sweeper.engines.vllm_settings import (
     refuse_decoding,
     refuse_unavailable,
 )
+from sweeper.engines.vllm_speculation import refuse_speculation
 from sweeper.engines.vllm_traits import VllmTraits
 from sweeper.errors import EngineError, Infeasible
-from sweeper.spec import Settings, Sizes
+from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.speculation import draft_model, verified_tokens
 
 HIDDEN = "-1"
 """`CUDA_VISIBLE_DEVICES` of an engine that is to use none of its lease's GPUs."""
@@ -85,6 +87,7 @@ class VllmEngine(VllmTraits):
                 start failed for reasons of the machinery.
         """
         refuse_unavailable(self._settings)
+        refuse_speculation(self._settings, on_gpu=self._place.gpu)
         model = self._settings.model
         local = from_shape(model) or Path(str(model.id)).is_dir()
         variables = environment(self._settings, self._place, _stated_threads(), local)
@@ -162,13 +165,17 @@ class VllmEngine(VllmTraits):
     def counts(self) -> Mapping[str, float]:
         """Since load: preemptions, tokens; of the KV cache its bytes and the most ever in use.
 
-        `peak_memory_bytes` is of the worker that has held most.
+        `peak_memory_bytes` is of the worker that has held most. Of drafts it is told where there
+        are any: those accepted beyond a request's end are among them.
         """
         counted = {
             "generated_tokens": float(self._running.generated_tokens),
             "preemptions": float(self._tally.preemptions),
             "kv_cache_used_peak": self._tally.cache_used_peak,
         }
+        if self._settings.engine.speculative is not None:
+            counted["draft_tokens_proposed"] = float(self._tally.draft_tokens_proposed)
+            counted["draft_tokens_accepted"] = float(self._tally.draft_tokens_accepted)
         if self._engine is None:
             return counted
         peaks = explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
@@ -180,9 +187,9 @@ class VllmEngine(VllmTraits):
 
     def launch_command(self) -> str:
         """A `vllm serve` line with the same settings."""
-        return command(
-            self._settings, self._sizes, self._place, self._architecture(), _stated_threads()
-        )
+        built = filter(None, (self._settings.model, draft_model(self._settings)))
+        files = {str(model.shape): text for model in built if (text := _architecture(model))}
+        return command(self._settings, self._sizes, self._place, files, _stated_threads())
 
     def close(self) -> None:
         """End the engine's processes, and do not return before they are gone."""
@@ -224,7 +231,8 @@ class VllmEngine(VllmTraits):
         from vllm.config import CompilationConfig
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        chosen = arguments(self._settings, self._sizes, self._place, self._model())
+        model, draft = self._models()
+        chosen = arguments(self._settings, self._sizes, self._place, model, draft)
         compiled = CompilationConfig(**chosen.pop("compilation_config"))
         known = set(vllm.EngineArgs.__dataclass_fields__)
         unknown = sorted(set(chosen) - known)
@@ -236,39 +244,40 @@ class VllmEngine(VllmTraits):
         self._tally = Tally()
         return LLMEngine.from_engine_args(engine_args, stat_loggers=[lambda *_: self._tally])
 
-    def _model(self) -> str:
-        """The hub's name or a folder; of a shape, a folder made for it."""
-        text = self._architecture()
+    def _models(self) -> tuple[str, str]:
+        """Of the model and its draft the hub's name or a folder; of a shape, one made for it."""
+        draft = draft_model(self._settings)
+        model = self._place_of(self._settings.model, "model")
+        return model, "" if draft is None else self._place_of(draft, "draft")
+
+    def _place_of(self, model: ModelSpec, name: str) -> str:
+        text = _architecture(model)
         if text is None:
-            return str(self._settings.model.id)
+            return str(model.id)
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="sweeper-model-"))
-        (self._folder / "config.json").write_text(text)
-        return str(self._folder)
-
-    def _architecture(self) -> str | None:
-        model = self._settings.model
-        if model.shape is None or not from_shape(model):
-            return None
-        kind = shapes.architecture(model.shape)["model_type"]
-        return architecture_file(model.shape, ARCHITECTURES[kind])
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(text)
+        return str(folder)
 
     def _what_it_took(self) -> dict[str, Any]:
         import vllm
 
         workers = explained(lambda: self._engine.collective_rpc("sweeper_facts"))
         spec, config = self._settings.engine, resolved_config(self._engine.vllm_config)
+        draft = draft_model(self._settings)
         resolved = {
             "engine": "vllm",
             "engine_version": vllm.__version__,
-            "model": model_name(self._settings),
+            "model": model_name(self._settings.model),
+            "draft": None if draft is None else model_name(draft),
             "weights": weight_facts(self._settings, workers),
             **config,
             "devices": list(self._devices),
             **resolved_workers(workers),
             "mode": "offline",
             "batching": "continuous",
-            "speculative": None,
             "options": dict(spec.options),
             "variables": dict(self._variables),
             "notes": notes(spec, self._devices, self._place.gpu),
@@ -293,9 +302,9 @@ class VllmEngine(VllmTraits):
         if len(requests) > most:
             raise Infeasible(f"a batch of {len(requests)}, the engine has room for {most}")
         block = self._resolved["kv_cache_block_tokens"]
-        needed = sum(
-            -(-(len(each.prompt_token_ids) + each.output_tokens) // block) for each in requests
-        )
+        beyond = verified_tokens(self._settings.engine) - 1
+        lengths = (len(each.prompt_token_ids) + each.output_tokens + beyond for each in requests)
+        needed = sum(-(-length // block) for length in lengths)
         # One block is vLLM's own.
         blocks = self._resolved["kv_cache_blocks"] - 1
         if needed > blocks:
@@ -355,6 +364,14 @@ class VllmEngine(VllmTraits):
                 # Resting ends what the scheduler still has, and answers when that is done.
                 explained(partial(self._engine.sleep, level=0))
                 explained(partial(self._engine.wake_up, tags=["scheduling"]))
+
+
+def _architecture(model: ModelSpec) -> str | None:
+    """The file that a shape's model is built from; `None` of a model that is named."""
+    if model.shape is None or not from_shape(model):
+        return None
+    kind = shapes.architecture(model.shape)["model_type"]
+    return architecture_file(model.shape, ARCHITECTURES[kind])
 
 
 def _stated_threads() -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from sweeper import shapes
 from sweeper.engines.vllm_settings import DRAWN, Place, arguments, environment, from_shape
 from sweeper.errors import Infeasible
-from sweeper.spec import Settings, Sizes
+from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.speculation import draft_model
 
 SERVE = ("vllm", "serve")
 SERVE_ON_CPUS = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
@@ -21,15 +22,18 @@ def command(
     settings: Settings,
     sizes: Sizes,
     place: Place,
-    architecture: str | None,
+    architectures: Mapping[str, str],
     stated_threads: str = "",
 ) -> str:
-    """A `vllm serve` line, or the same on processors; a shape's file is written before it.
+    """A `vllm serve` line, or the same on processors; files of shapes are written before it.
+
+    `architectures` has them by shape, of the model and of its draft where they are built from one.
 
     Dummy weights are vLLM's own there, as our distribution needs our code.
     """
-    model = settings.model.shape if from_shape(settings.model) else settings.model.id
-    chosen = arguments(settings, sizes, place, str(model))
+    model = _named(settings.model)
+    draft = draft_model(settings)
+    chosen = arguments(settings, sizes, place, model, _named(draft) if draft else "")
     if chosen["load_format"] == DRAWN:
         chosen["load_format"] = "dummy"
         del chosen["model_loader_extra_config"]
@@ -38,15 +42,20 @@ def command(
         for name, value in _variables(settings, place, stated_threads)
     ]
     words += SERVE if place.gpu else SERVE_ON_CPUS
-    words.append(shlex.quote(f"./{model}" if architecture else str(model)))
+    words.append(shlex.quote(model))
     words += list(_flags({name: value for name, value in chosen.items() if name != "model"}))
-    if architecture is not None:
+    if from_shape(settings.model):
         words.append("--skip-tokenizer-init")
     words += ["--generation-config", "vllm"]
-    line = " ".join(words)
-    if architecture is None:
-        return line
-    return f"mkdir -p {model} && cat > {model}/config.json <<'END'\n{architecture}\nEND\n{line}"
+    written = [
+        f"mkdir -p {shape} && cat > {shape}/config.json <<'END'\n{text}\nEND\n"
+        for shape, text in architectures.items()
+    ]
+    return "".join(written) + " ".join(words)
+
+
+def _named(model: ModelSpec) -> str:
+    return f"./{model.shape}" if from_shape(model) else str(model.id)
 
 
 def architecture_file(shape: str, class_name: str) -> str:

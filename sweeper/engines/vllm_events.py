@@ -56,15 +56,15 @@ class Running:
         decoded = {output.name: output.tokens for output in known if output.tokens}
         began = [name for name in decoded if name not in self._started]
         self.generated_tokens += sum(decoded.values())
-        for name in began:
-            # The first token is told of by an event of its own.
-            decoded[name] -= 1
-        running = sum(count > 0 for count in decoded.values())
-        if running:
-            yield Event("tokens", t_s, tokens=sum(decoded.values()), running=running)
+        # A first token is told of by an event of its own; what came with it was not waited for.
+        beside = sum(decoded.pop(name) - 1 for name in began)
+        if decoded:
+            yield Event("tokens", t_s, tokens=sum(decoded.values()), running=len(decoded))
         for name in began:
             self._started.add(name)
             yield Event("first_token", t_s, self._requests[name].index)
+        if beside:
+            yield Event("tokens", t_s, tokens=beside)
         for output in known:
             if output.finished:
                 request = self._requests.pop(output.name)
@@ -81,6 +81,8 @@ class Tally:
     def __init__(self) -> None:
         self.preemptions = 0
         self.cache_used_peak = 0.0
+        self.draft_tokens_proposed = 0
+        self.draft_tokens_accepted = 0
 
     def record(
         self,
@@ -94,6 +96,10 @@ class Tally:
             self.preemptions += iteration_stats.num_preempted_reqs
         if scheduler_stats is not None:
             self.cache_used_peak = max(self.cache_used_peak, scheduler_stats.kv_cache_usage)
+            drafts = scheduler_stats.spec_decoding_stats
+            if drafts is not None:
+                self.draft_tokens_proposed += drafts.num_draft_tokens
+                self.draft_tokens_accepted += drafts.num_accepted_tokens
 
     def log_engine_initialized(self) -> None:
         """Called once."""

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.engines.vllm_settings import from_shape
+from sweeper.engines.vllm_speculation import asked_speculation, resolved_speculation
 from sweeper.errors import WrongSetting
-from sweeper.spec import EngineSpec, Settings
+from sweeper.spec import EngineSpec, ModelSpec, Settings
 
 EQUAL = (
     "dtype",
@@ -21,6 +22,7 @@ EQUAL = (
     "graphs",
     "graph_sizes",
     "attention",
+    "speculative",
 )
 """What must come out as it was asked, where it was asked."""
 
@@ -51,6 +53,7 @@ def resolved_config(config: Any) -> dict[str, Any]:
         "kv_cache_block_tokens": cache.block_size,
         "memory_share": cache.gpu_memory_utilization,
         "enforce_eager": bool(model.enforce_eager),
+        "speculative": resolved_speculation(config.speculative_config),
     }
 
 
@@ -88,6 +91,7 @@ def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "graphs": compiled["cudagraph_mode"] != "NONE",
         "graph_sizes": compiled.get("cudagraph_capture_sizes"),
         "attention": arguments.get("attention_backend"),
+        "speculative": asked_speculation(arguments.get("speculative_config")),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
@@ -97,10 +101,17 @@ def refuse_other_than_asked(wanted: Mapping[str, Any], resolved: Mapping[str, An
     other = [
         f"{name}={wanted[name]} was asked, vLLM took {resolved[name]}"
         for name in EQUAL
-        if name in wanted and str(wanted[name]) != str(resolved[name])
+        if name in wanted and not _same(wanted[name], resolved[name])
     ]
     if other:
         raise WrongSetting("; ".join(other))
+
+
+def _same(wanted: Any, taken: Any) -> bool:
+    """Of a mapping, as far as it was asked for."""
+    if isinstance(wanted, Mapping) and isinstance(taken, Mapping):
+        return all(name in taken and _same(each, taken[name]) for name, each in wanted.items())
+    return str(wanted) == str(taken)
 
 
 def weight_facts(settings: Settings, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def weight_facts(settings: Settings, workers: Sequence[Mapping[str, Any]]) -> di
 
 
 def weight_bytes(workers: Sequence[Mapping[str, Any]]) -> int | None:
-    """Bytes of the weights of all workers, where they could be counted."""
+    """Bytes of the model's weights on all workers, where they could be counted."""
     counted: list[int | None] = [
         worker.get("weight_bytes") or (worker["weights"] or {}).get("weight_bytes")
         for worker in workers
@@ -139,6 +150,6 @@ def notes(spec: EngineSpec, devices: Sequence[str], on_gpu: bool) -> dict[str, s
     return found
 
 
-def model_name(settings: Settings) -> str | None:
-    """What the record calls the model."""
-    return settings.model.shape if from_shape(settings.model) else settings.model.id
+def model_name(model: ModelSpec) -> str | None:
+    """What the record calls a model."""
+    return model.shape if from_shape(model) else model.id

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper import shapes
+from sweeper.engines.vllm_speculation import capture_sizes, speculative_config
 from sweeper.errors import Infeasible, StudyError
-from sweeper.roofline import BATCHED_TOKENS
+from sweeper.roofline import batched_tokens
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes
+from sweeper.speculation import draft_shape, verified_tokens
 
 WORKER = "sweeper.engines.vllm_worker.Extension"
 """What vLLM's workers are extended by; importing it registers `DRAWN`."""
@@ -85,7 +87,6 @@ def refuse_unavailable(settings: Settings) -> None:
         "engine.mode=online": spec.mode != "offline",
         "engine.data_parallel above 1": spec.data_parallel > 1,
         "engine.quantization": spec.quantization is not None,
-        "engine.speculative": spec.speculative is not None,
     }
     refused = [f"{name} is not available with vllm yet" for name in asked if asked[name]]
     refused += [
@@ -111,8 +112,10 @@ def from_shape(model: ModelSpec) -> bool:
     return model.shape is not None and model.weights != "auto"
 
 
-def arguments(settings: Settings, sizes: Sizes, place: Place, model: str) -> dict[str, Any]:
-    """The engine arguments; `model` is a folder or the hub's name.
+def arguments(
+    settings: Settings, sizes: Sizes, place: Place, model: str, draft: str = ""
+) -> dict[str, Any]:
+    """The engine arguments; `model` and `draft` are folders or names of the hub.
 
     `compilation_config` is a mapping here and becomes vLLM's own type where it is used, as a
     mapping would lose keys that vLLM does not know.
@@ -137,6 +140,7 @@ def arguments(settings: Settings, sizes: Sizes, place: Place, model: str) -> dic
             revision=None if from_shape(settings.model) else settings.model.revision,
             enable_chunked_prefill=spec.chunked_prefill,
             attention_backend=spec.attention,
+            speculative_config=speculative_config(settings, draft),
             trust_remote_code=settings.model.trust_remote_code or None,
             kv_cache_memory_bytes=None if place.gpu else cpu_cache_bytes(settings, sizes),
         ),
@@ -155,11 +159,6 @@ Statistics are on as in `vllm serve`; preemptions are told of no other way.
 """
 
 
-def batched_tokens(spec: EngineSpec, sizes: Sizes) -> int:
-    """Most tokens of one forward pass."""
-    return spec.max_batched_tokens or max(BATCHED_TOKENS, sizes.max_batch_size)
-
-
 def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
     """Compilation and CUDA graphs, each for itself.
 
@@ -171,7 +170,7 @@ def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
         return {**chosen, "cudagraph_mode": "NONE"}
     graphs = "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
     budget = batched_tokens(spec, sizes)
-    captured = sorted({size for size in sizes.batch_sizes if size <= budget})
+    captured = capture_sizes(spec, sizes.batch_sizes, budget)
     return {**chosen, "cudagraph_mode": graphs, "cudagraph_capture_sizes": captured}
 
 
@@ -219,28 +218,40 @@ def cpu_cache_bytes(settings: Settings, sizes: Sizes) -> int:
     """KV cache of each worker on a processor: the largest batch of the longest requests.
 
     vLLM would take most of the host's memory. Two more blocks a request and 64 altogether are for
-    what the scheduler keeps aside.
+    what the scheduler keeps aside. A draft's tokens are in the same blocks as the model's, those
+    that it proposes beyond the end as well.
     """
-    try:
-        shape = shapes.shape_of_model(settings.model)
-    except StudyError:
+    held = _held(settings)
+    if held is None:
         return UNKNOWN_CPU_CACHE_BYTES
     spec = settings.engine
-    blocks = sizes.max_batch_size * (math.ceil(sizes.max_model_len / CPU_BLOCK_TOKENS) + 2) + 64
-    per_token = shape.kv_bytes_per_token(spec.dtype)
-    heads = math.ceil(shape.kv_heads / spec.tensor_parallel) / shape.kv_heads
-    return math.ceil(blocks * CPU_BLOCK_TOKENS * per_token * heads)
+    length = sizes.max_model_len + verified_tokens(spec) - 1
+    blocks = sizes.max_batch_size * (math.ceil(length / CPU_BLOCK_TOKENS) + 2) + 64
+    per_token = sum(
+        shape.kv_bytes_per_token(spec.dtype)
+        * (math.ceil(shape.kv_heads / spec.tensor_parallel) / shape.kv_heads)
+        for shape in held
+    )
+    return math.ceil(blocks * CPU_BLOCK_TOKENS * per_token)
 
 
 def cpu_bytes(settings: Settings, sizes: Sizes) -> int | None:
-    """Weights and KV caches of all workers on a processor; `None` where the shape is not known."""
-    try:
-        shape = shapes.shape_of_model(settings.model)
-    except StudyError:
+    """Weights and KV caches of all workers on a processor; `None` where a shape is not known."""
+    held = _held(settings)
+    if held is None:
         return None
     spec = settings.engine
-    weights = shape.parameters * shapes.DTYPE_BYTES[spec.dtype]
+    weights = sum(shape.parameters for shape in held) * shapes.DTYPE_BYTES[spec.dtype]
     return weights + cpu_cache_bytes(settings, sizes) * spec.tensor_parallel
+
+
+def _held(settings: Settings) -> list[shapes.Shape] | None:
+    """Of the model and its draft; `None` where one is not known."""
+    try:
+        draft = draft_shape(settings)
+        return [shapes.shape_of_model(settings.model), *([draft] if draft else [])]
+    except StudyError:
+        return None
 
 
 def _weights(model: ModelSpec) -> Mapping[str, Any]:

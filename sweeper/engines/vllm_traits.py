@@ -3,7 +3,10 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from sweeper.engines.access import hub_environment, library_fault, model_fault
+from sweeper.engines.vllm_speculation import refuse_speculation
+from sweeper.errors import Infeasible
 from sweeper.spec import Settings
+from sweeper.speculation import draft_model
 
 
 def built_for_cpus() -> bool:
@@ -33,6 +36,19 @@ class VllmTraits:
 
     @classmethod
     def preflight(cls, settings: Settings) -> str | None:
-        """Whether it is installed, and the model to be had: a folder, the cache, or the hub."""
-        missing = library_fault("vllm", cls.libraries)
-        return missing or model_fault(settings.model, hub_environment(settings))
+        """Whether it is installed, and the model to be had: a folder, the cache, or the hub.
+
+        The draft as well, and whether vLLM speculates here as asked.
+        """
+        if missing := library_fault("vllm", cls.libraries):
+            return missing
+        try:
+            refuse_speculation(settings, on_gpu=cls.needs_gpu)
+        except Infeasible as error:
+            return str(error)
+        variables, draft = hub_environment(settings), draft_model(settings)
+        fault = model_fault(settings.model, variables)
+        if fault is not None or draft is None:
+            return fault
+        of_draft = model_fault(draft, variables)
+        return of_draft and f"engine.speculative.{of_draft.replace('model.id', 'model', 1)}"

@@ -13,8 +13,8 @@ import optuna
 from sweeper.search.chooser import Outcome
 from sweeper.spec import Axis, Point
 
-TRIES = 24
-"""Suggestions that are no choice, or were measured already, before chance decides."""
+TRIES = 4
+"""Suggestions that may not be chosen, as they were before, till the nearest that may be is."""
 STARTUP = 10
 """Points chosen at random before the model is asked (Optuna's own default)."""
 
@@ -53,19 +53,21 @@ class Tpe:
     def choose(self, among: Collection[int]) -> int:
         allowed = set(among)
         alike = self._alike(allowed)
+        suggested: dict[str, int] = {}
         for _ in range(TRIES):
             if alike:
                 self._study.enqueue_trial(alike)
             trial = self._study.ask(self._distributions)
-            found = self._at.get(tuple((name, trial.params[name]) for name in self._axes))
+            suggested = {name: trial.params[name] for name in self._axes}
+            found = self._at.get(tuple(suggested.items()))
             if found in allowed:
                 self._asked[found] = trial
                 return found
             # Failed trials are no part of the model.
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        chosen = self._random.choice(sorted(allowed))
-        self._asked[chosen] = self._ask(chosen)
-        return chosen
+        nearest = self._nearest(suggested, allowed)
+        self._asked[nearest] = self._ask(nearest)
+        return nearest
 
     def learn(self, place: int, outcome: Outcome | None) -> None:
         trial = self._asked.pop(place, None) or self._ask(place)
@@ -100,6 +102,23 @@ class Tpe:
             if all(places[name] == each[0][name] for places in each)
         }
 
+    def _nearest(self, suggested: Places, allowed: Collection[int]) -> int:
+        """The allowed point that has most in common with a suggestion; chance between equals.
+
+        On a small grid the model soon suggests what was measured; its neighbours are what it
+        knows to be good, and a model that is asked again only says the same.
+        """
+
+        def distance(place: int) -> float:
+            return sum(
+                _apart(suggested[name], there, self._distributions[name])
+                for name, there in self._of_point[place].items()
+            )
+
+        distances = {place: distance(place) for place in sorted(allowed)}
+        least = min(distances.values())
+        return self._random.choice([place for place, far in distances.items() if far == least])
+
     def _places(self, point: Point) -> dict[str, int]:
         return {
             label: next(
@@ -109,6 +128,13 @@ class Tpe:
             )
             for label, choices in self._axes.items()
         }
+
+
+def _apart(one: int, other: int, along: optuna.distributions.BaseDistribution) -> float:
+    """Between two places of an axis: a part of its length where it has an order, else 0 or 1."""
+    if isinstance(along, optuna.distributions.IntDistribution):
+        return abs(one - other) / float(along.high - along.low)
+    return float(one != other)
 
 
 def _ordered(axis: Axis) -> list[Mapping[str, object]]:

@@ -130,6 +130,15 @@ def known() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 
 
+def models(name: str) -> tuple[str, ...]:
+    """Hub ids of models that have a shape of this package.
+
+    Raises:
+        StudyError: no shape has that name.
+    """
+    return tuple(_file(name)["models"])
+
+
 def architecture(name: str) -> dict[str, Any]:
     """What `transformers.AutoConfig.for_model(**architecture)` builds a shape's model from.
 
@@ -177,7 +186,7 @@ def shape_of_model(model: ModelSpec) -> Shape:
     if config.is_file():
         return shape_of(config)
     for name in known():
-        if model.id in _file(name)["models"]:
+        if model.id in models(name):
             return shape(name)
     raise StudyError(
         f"model.id: the shape of {model.id} is not known without its configuration; "

@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.schema import Faults, leaves, read
 from sweeper.spec import Settings
+from sweeper.speculation import KINDS as SPECULATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +28,10 @@ class Beam:
     width: int = field(metadata={"min": 1})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A draft model proposes `tokens` at a time."""
-
-    model: str
-    tokens: int = field(metadata={"min": 1})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stated:
-    """Of `tokens` proposed at a time a stated fraction is accepted."""
-
-    acceptance: float = field(metadata={"min": 0, "max": 1})
-    tokens: int = field(metadata={"min": 1})
-
-
 KINDS: Mapping[str, Mapping[str, type | None]] = {
     "workload.arrival": {"closed": NoKeys, "poisson": Poisson, "gamma": None, "replay": None},
     "workload.decoding": {"greedy": NoKeys, "beam": Beam, "temperature": None, "top_p": None},
-    "engine.speculative": {"draft": Draft, "ngram": None, "stated": Stated},
+    "engine.speculative": SPECULATIONS,
 }
 """By key and kind, the other keys of the mapping; `None` leaves them to whoever takes them."""
 

@@ -7,7 +7,7 @@ from sweeper.engines import ENGINES
 from sweeper.meters import METERS
 from sweeper.schema import leaves, lookup, show
 from sweeper.search import SEARCHES
-from sweeper.spec import Settings, Study
+from sweeper.spec import EngineKind, Settings, Study
 from sweeper.study.kinds import kind_of
 from sweeper.study.rules import looks
 from sweeper.workloads import WORKLOADS
@@ -18,10 +18,8 @@ UNTOUCHED = (
     "engine.data_parallel",
     "engine.quantization",
     "engine.kv_cache_dtype",
-    "engine.chunked_prefill",
     "engine.prefix_caching",
     "engine.attention",
-    "engine.max_batched_tokens",
     "gpu.power_limit_w",
     "gpu.clock_mhz",
     "measure.phases",
@@ -34,11 +32,18 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "workload.kind": tuple(WORKLOADS),
 }
 """Settings that some values are available of."""
-KIND_AVAILABLE: dict[str, tuple[str | None, ...]] = {
+KIND_AVAILABLE: dict[str, tuple[str, ...]] = {
     "workload.arrival": ("closed",),
     "workload.decoding": ("greedy",),
-    "engine.speculative": (None,),
 }
+SPECULATION: dict[EngineKind, tuple[str, ...]] = {
+    "vllm": ("draft", "ngram", "stated"),
+    # What ngram would find depends on a text, and a simulation has none.
+    "simulated": ("draft", "stated"),
+}
+"""Kinds of `engine.speculative` that an engine has; null goes with every engine."""
+OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
+"""Settings that mean something only where prompts and decoding share passes."""
 
 
 def unavailable(study: Study) -> list[str]:
@@ -47,9 +52,11 @@ def unavailable(study: Study) -> list[str]:
     found = list(_of_study(study))
     for key in (key for key in leaves(Settings) if key in keys):
         found += [said for settings in looks(study, (key,)) for said in _of_key(settings, key)]
-    touched = ("engine.kind", "engine.tensor_parallel", "workload.batching")
+    touched = ("engine.kind", "engine.tensor_parallel", "workload.batching", *OF_A_SCHEDULER)
     for settings in looks(study, touched):
         found += _of_transformers(settings)
+    for settings in looks(study, ("engine.kind", "engine.speculative")):
+        found += _of_speculation(settings)
     return list(dict.fromkeys(found))
 
 
@@ -75,7 +82,7 @@ def _of_key(settings: Settings, key: str) -> Iterator[str]:
     elif key in AVAILABLE and value not in AVAILABLE[key]:
         yield f"{key}: {value} is not available yet, only {', '.join(AVAILABLE[key])}"
     elif key in KIND_AVAILABLE and kind_of(settings, key) not in KIND_AVAILABLE[key]:
-        only = ", ".join(str(each or "null") for each in KIND_AVAILABLE[key])
+        only = ", ".join(KIND_AVAILABLE[key])
         yield f"{key}: {kind_of(settings, key)} is not available yet, only {only}"
 
 
@@ -87,3 +94,16 @@ def _of_transformers(settings: Settings) -> Iterator[str]:
         yield f"workload.batching: {settings.workload.batching} {said} static"
     if settings.engine.tensor_parallel > 1:
         yield f"engine.tensor_parallel: {settings.engine.tensor_parallel} {said} 1"
+    for key in OF_A_SCHEDULER:
+        value, default = lookup(settings, key), lookup(Settings(), key)
+        if value != default:
+            yield f"{key}: {show(value)} {said} {show(default)}"
+
+
+def _of_speculation(settings: Settings) -> Iterator[str]:
+    engine, kind = settings.engine.kind, kind_of(settings, "engine.speculative")
+    kinds = SPECULATION.get(engine, ())
+    if kind is not None and kind not in kinds and engine in ENGINES:
+        only = ", ".join(("null", *kinds))
+        said = f"is not available yet with engine.kind {engine}, only {only}"
+        yield f"engine.speculative: {kind} {said}"

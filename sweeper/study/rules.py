@@ -15,6 +15,7 @@ from sweeper.errors import StudyError
 from sweeper.plan import holds
 from sweeper.schema import Faults, lookup, overlap, with_values
 from sweeper.spec import Axis, Settings, Study
+from sweeper.speculation import draft_model
 from sweeper.study.axes import moved
 from sweeper.study.kinds import KINDS, check_kind
 
@@ -217,6 +218,22 @@ def _simulated(settings: Settings) -> Iterator[Said]:
                 yield (key, said) if named else ("engine.options", fault)
 
 
+def _draft(settings: Settings) -> Iterator[Said]:
+    key, given, faults = "engine.speculative", settings.engine.speculative, Faults()
+    if given is None:
+        return
+    check_kind(key, given, faults)
+    if faults.found:
+        return
+    try:
+        draft = draft_model(settings)
+    except StudyError as error:
+        yield key, str(error).removeprefix(f"{key}.")
+        return
+    if settings.engine.kind == "vllm" and draft and draft.id is None and draft.weights == "auto":
+        yield key, f"{draft.shape} is a shape and has no weights of its own: use its hub id"
+
+
 def _secrets(settings: Settings) -> Iterator[Said]:
     names = [("engine.env", name) for name in settings.engine.env if _SECRET.search(name)]
     names += [("engine.options", name) for name in _SECRET_OPTIONS & settings.engine.options.keys()]
@@ -235,6 +252,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),
     Rule(("workload.kind", "workload.task", *(f"workload.{k}" for k in TRACE_KEYS)), _workload),
     Rule(("engine.options", "engine.kind", "meter"), _simulated),
+    Rule(("engine.speculative", "engine.kind", "model.id", "model.shape", "model.weights"), _draft),
     Rule(("engine.env", "engine.options"), _secrets),
     *map(_kinds, KINDS),
 )

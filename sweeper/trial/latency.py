@@ -3,7 +3,8 @@
 Definitions, for a request with n output tokens: TTFT is first token - sent; TPOT is
 (last token - first token) / (n - 1), absent for n = 1; latency is last token - sent. In a closed
 loop a request is sent when it is admitted. ITL is the gap between consecutive tokens of a request;
-as running requests step together, a gap counts once per request that waited it out.
+as running requests step together, a gap counts once per request that waited it out. Tokens that one
+step gave to one request (speculation) have no gap between them, and count as zero seconds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +28,7 @@ class Timeline:
     """What a stream of events amounts to.
 
     `steps` are the decoding steps as (t_s, tokens, gap_s): the gap since the step or first token
-    before it.
+    before it. Where a step gave more than a token a request, the others follow with no gap.
     """
 
     requests: dict[int, RequestTimes] = field(default_factory=dict)
@@ -39,7 +40,11 @@ class Timeline:
         """Take one event, in the order of time."""
         if event.kind == "tokens":
             if self._last_token_s is not None:
-                self.steps.append((event.t_s, event.tokens, event.t_s - self._last_token_s))
+                waited = min(event.tokens, event.running)
+                if waited:
+                    self.steps.append((event.t_s, waited, event.t_s - self._last_token_s))
+                if event.tokens > waited:
+                    self.steps.append((event.t_s, event.tokens - waited, 0.0))
             self._last_token_s = event.t_s
             return
         if event.request is None:
