@@ -100,6 +100,8 @@ python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it st
 python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
 python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
+python -m sweeper export STUDY --to x.csv|.parquet
+                                               the results as a table
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
 
 STUDY is the YAML file or its folder, mlruns/studies/NAME/
@@ -191,6 +193,21 @@ def show(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def export(words: Sequence[str]) -> int:
+    """`python -m sweeper export STUDY --to x.csv|.parquet`: the results as a table."""
+    parser = _parser("export STUDY --to x.csv|.parquet")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="CSV or Parquet")
+    asked = parser.parse_args(words)
+    from sweeper.answers.best import answers
+    from sweeper.answers.export import save
+    from sweeper.shelf import open_study
+
+    shelved = open_study(asked.study, ROOT)
+    print(save(asked.to, shelved.records, answers(shelved.records, shelved.study)))
+    return EXIT_OK
+
+
 def report(words: Sequence[str]) -> int:
     """`python -m sweeper report STUDY`: the page of a study, written into its folder."""
     parser = _parser("report STUDY")
@@ -211,6 +228,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "front": front,
     "best": best,
     "show": show,
+    "export": export,
     "report": report,
 }
 
