@@ -158,7 +158,7 @@ def table_bytes(rows: Sequence[Row], suffix: str) -> bytes:
         for name, kind in FACTS.items()
     }
     for name in dict.fromkeys(name for row in rows for name in row.settings):
-        kind, cells = _alike([row.settings.get(name) for row in rows])
+        kind, cells = _alike([_plain(row.settings.get(name)) for row in rows])
         columns[name] = pa.array(cells, types[kind])
     for name in sorted({name for row in rows for name in row.metrics}):
         columns[name] = pa.array([_plain(row.metrics.get(name)) for row in rows], pa.float64())
@@ -175,7 +175,7 @@ def _alike(values: Sequence[Any]) -> tuple[type, list[Any]]:
     wide = any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values)
     for kind in () if wide else (bool, int, float):
         if known and known <= ({int, float} if kind is float else {kind}):
-            return kind, [_plain(value) for value in values]
+            return kind, list(values)
     return str, [
         value if value is None or isinstance(value, str) else canonical(value) for value in values
     ]
