@@ -215,12 +215,14 @@ def report(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     from sweeper.answers.best import answers
     from sweeper.answers.page import page, save
+    from sweeper.answers.page_figures import figures
     from sweeper.shelf import folder_of, open_study
 
     shelved = open_study(asked.study, ROOT)
     found = answers(shelved.records, shelved.study)
     text = page(shelved.study, shelved.contents, found)
-    print(save(text, folder_of(asked.study, shelved.study, ROOT)))
+    folder = folder_of(asked.study, shelved.study, ROOT)
+    print(save(text, figures(shelved.study, found), folder))
     return EXIT_OK
 
 

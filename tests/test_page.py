@@ -269,10 +269,10 @@ def test_wall_time_leaves_out_the_time_between_sittings():
 
 
 def test_a_page_is_saved_whole_or_not(tmp_path):
-    assert save("<p>ä</p>", tmp_path).read_text(encoding="utf-8") == "<p>ä</p>"
+    assert save("<p>ä</p>", {}, tmp_path).read_text(encoding="utf-8") == "<p>ä</p>"
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     with pytest.raises(PlaceError):
-        save("", tmp_path / FILE)
+        save("", {}, tmp_path / FILE)
 
 
 def test_markup_escapes_everything_but_markup():

@@ -36,7 +36,7 @@ def addresses(tmp_path_factory):
         folder = tmp_path_factory.mktemp("a study") / f"größe & 温度 #1 100% {kind}"
         folder.mkdir()
         text = page(study, contents, answers(contents.standing(), study))
-        found[kind] = save(text, folder).as_uri()
+        found[kind] = save(text, {}, folder).as_uri()
     return found
 
 
@@ -201,7 +201,7 @@ def test_nothing_keeps_anybody_out(opened, kind, scheme, size):
 def test_hostile_names_do_nothing(opened, addresses, tmp_path):
     study, contents = pages.hostile(HOSTILE)
     text = page(study, contents, answers(contents.standing(), study))
-    addresses["hostile"] = save(text, tmp_path).as_uri()
+    addresses["hostile"] = save(text, {}, tmp_path).as_uri()
     shown = opened("hostile")
     assert shown.locator("script").count() == 1
     assert shown.locator("img").count() == 0
