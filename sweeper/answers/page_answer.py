@@ -8,6 +8,7 @@ from sweeper.answers.page_plot import plots
 from sweeper.answers.page_savings import price_section, savings_section
 from sweeper.answers.page_words import (
     badge,
+    breakable,
     column,
     figure_of,
     folded_table,
@@ -216,7 +217,7 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
     }
     head: list[object] = [
         "point",
-        *(key for key, _ in keys),
+        *(breakable(key) for key, _ in keys),
         *(column(metric, powers[metric], group) for metric in metrics),
         "GPUs",
         "launches",

@@ -83,6 +83,12 @@ def column(metric: str, power: int, group: Group) -> Html:
     )
 
 
+def breakable(name: str) -> Html:
+    """A name of several words that may be folded between them."""
+    first, *rest = name.split("_")
+    return join(first, [("_", element("wbr"), each) for each in rest])
+
+
 def figure_of(result: Result, metric: str, group: Group) -> str:
     """A number with its unit, half interval, and what it is if not measured."""
     value = result.value(metric)
