@@ -2,6 +2,7 @@
 
 import re
 import threading
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -42,6 +43,27 @@ def test_each_plot_of_the_page_is_a_file_with_the_same_drawing(kind):
         unlinked = re.sub(r' href="[^"]*"', "", inside).replace("<a>", "<g>")
         unlinked = unlinked.replace("<a ", "<g ").replace("</a>", "</g>")
         assert unlinked in data.decode()
+
+
+def test_the_front_is_drawn_as_steps_through_its_results_and_no_other(kind):
+    study, contents = MADE[kind]()
+    found = answers(contents.standing(), study)
+    for answer, data in zip(found, figures(study, found).values(), strict=True):
+        tree = ET.fromstring(data)
+        [front] = [
+            each.get("d")
+            for each in tree.iter(f"{SVG}path")
+            if each.get("class") == "front" and each.get("aria-hidden")
+        ]
+        corners = [tuple(map(float, at.split())) for at in front.removeprefix("M").split("L")]
+        for (x, y), (next_x, next_y) in pairwise(corners):
+            assert x == next_x or y == next_y
+        marks = [each for each in tree.iter(f"{SVG}g") if each.get("aria-label")]
+        assert len(marks) == len(answer.group.results)
+        on = [each for each in marks if "on the front" in each.get("aria-label")]
+        places = [each.get("transform").removeprefix("translate(").rstrip(")") for each in on]
+        assert len(places) == len(answer.front)
+        assert {tuple(map(float, at.split())) for at in places} <= set(corners)
 
 
 def test_a_file_stands_alone(kind):
