@@ -103,6 +103,8 @@ python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRI
 python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
 python -m sweeper status STUDY [--json]        a study in progress, seen from another terminal
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
+python -m sweeper export STUDY --to x.csv|.parquet
+                                               the results as a table
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
 python -m sweeper doctor                       what each node can measure, and what is missing
 
@@ -219,6 +221,21 @@ def show(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def export(words: Sequence[str]) -> int:
+    """`python -m sweeper export STUDY --to x.csv|.parquet`: the results as a table."""
+    parser = _parser("export STUDY --to x.csv|.parquet")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="CSV or Parquet")
+    asked = parser.parse_args(words)
+    from sweeper.answers.best import answers
+    from sweeper.answers.export import save
+    from sweeper.shelf import open_study
+
+    shelved = open_study(asked.study, ROOT)
+    print(save(asked.to, shelved.records, answers(shelved.records, shelved.study)))
+    return EXIT_OK
+
+
 def report(words: Sequence[str]) -> int:
     """`python -m sweeper report STUDY`: the page of a study, written into its folder."""
     parser = _parser("report STUDY")
@@ -226,12 +243,14 @@ def report(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     from sweeper.answers.best import answers
     from sweeper.answers.page import page, save
+    from sweeper.answers.page_figures import figures
     from sweeper.shelf import folder_of, open_study
 
     shelved = open_study(asked.study, ROOT)
     found = answers(shelved.records, shelved.study)
     text = page(shelved.study, shelved.contents, found)
-    print(save(text, folder_of(asked.study, shelved.study, ROOT)))
+    folder = folder_of(asked.study, shelved.study, ROOT)
+    print(save(text, figures(shelved.study, found), folder))
     return EXIT_OK
 
 
@@ -256,6 +275,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "best": best,
     "status": status,
     "show": show,
+    "export": export,
     "report": report,
     "doctor": doctor,
 }

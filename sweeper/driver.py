@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sweeper.answers.best import Answer, answers
+from sweeper.answers.export import rows, table_bytes
 from sweeper.answers.figure import figure
 from sweeper.answers.page import FILE as REPORT
 from sweeper.answers.page import page, save
 from sweeper.answers.page_cost import wall_s
+from sweeper.answers.page_figures import figures
 from sweeper.answers.summary import held_gpu_seconds, summary
 from sweeper.answers.table import headline, table
 from sweeper.cluster.attempts import next_attempt
@@ -144,7 +146,7 @@ def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
         found = answers(records, study)
         text = page(study, contents, found)
         behind = publish(study, records, found, text, tracking, stop)
-    report = save(text, folder)
+    report = save(text, figures(study, found), folder)
     rehearsal = course(study, contents, options.pool) if options.pool else None
     return Outcome(
         study=study,
@@ -278,7 +280,8 @@ def publish(
     stop: Stop,
 ) -> int:
     """Bring MLflow up to date with the answers; how many records it lacks."""
-    tracking.figures({REPORT: report.encode()})
+    results = table_bytes(rows(records, found), ".csv")
+    tracking.figures({REPORT: report.encode(), "results.csv": results, **figures(study, found)})
     if (picture := figure(found, study)) is not None:
         tracking.figures({"front.png": picture})
     tracking.front(front_keys(records, found))

@@ -173,6 +173,19 @@ def simulated() -> tuple[Study, Contents]:
     return study("a_simulation", conditions=(128, 2048)), contents(records)
 
 
+def many() -> tuple[Study, Contents]:
+    """Five hundred points: 125 under each of four conditions."""
+    lengths = (128, 512, 2048, 8192)
+    records = [
+        record(width, size, length=length)
+        for length in lengths
+        for width in (1, 2, 4, 8, 16)
+        for size in range(4, 104, 4)
+    ]
+    asked = study("many", limits={"latency_mean_s": 2.0}, conditions=lengths)
+    return asked, contents(records)
+
+
 def hostile(name: str) -> tuple[Study, Contents]:
     """A measured study that is full of a name that means harm."""
     asked, journal = measured()

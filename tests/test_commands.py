@@ -206,7 +206,8 @@ def test_a_wrong_question_is_refused(measured, refused, words, said):
 def test_a_damaged_journal_is_named_with_its_line(measured, refused, command, damage):
     journal = measured / FILE
     journal.write_bytes(damage + journal.read_bytes())
-    said = refused(command, "little.yaml", *(["abc1"] if command == "show" else []))
+    more = {"show": ["abc1"], "export": ["--to", "x.csv"]}
+    said = refused(command, "little.yaml", *more.get(command, []))
     assert re.search(r"journal\.jsonl, line 1 is damaged: .*Put back a copy of the file", said)
 
 

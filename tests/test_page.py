@@ -26,7 +26,7 @@ from sweeper.study import dump
 from tests import pages
 from tests.records import make_record, make_window, two_objectives
 
-VOID = {"meta", "link", "br", "hr", "img"}
+VOID = {"meta", "link", "br", "hr", "img", "wbr"}
 MADE = {"measured": pages.measured, "estimate": pages.estimated, "simulation": pages.simulated}
 JOULES = re.compile(r"\d (?:[nµmkM]?J(?:/token)?|kWh)\b")
 
@@ -181,7 +181,27 @@ def test_what_misses_a_limit_is_hollow_and_said_to_miss(measured):
     assert len(hollow) == 6
     assert all("does not meet" in each for each in hollow)
     assert 'class="beyond"' in measured
+    assert len(re.findall("misses (?:latency mean|TPOT p99)[,<]", measured)) == 3
     assert "limit 2.00 s" in measured
+
+
+def test_five_hundred_points_are_a_small_page_that_leads_with_the_fronts():
+    study, contents = pages.many()
+    found = answers(contents.standing(), study)
+    text = page(study, contents, found)
+    assert len(text) < 2_000_000
+    assert len(re.findall(r'<a href="#c\d-tp[^"]*" class="mark s', text)) == 2 * 500
+    folded = re.compile(r"<details>.*?</details>", re.DOTALL)
+    sections = re.findall(r'<section id="(c\d)".*?</section>', text, re.DOTALL)
+    assert len(sections) == len(found) == 4
+    row = re.compile(r'<tr id="c\d-(tp[^"]*)"')
+    hidden = row.findall("".join(folded.findall(text)))
+    seen = row.findall(folded.sub("", text))
+    fronts = [{result.id for result in (*each.front, each.best)} for each in found]
+    assert set(seen) == set.union(*fronts)
+    assert sorted(seen + hidden) == sorted(record.id for record in contents.records)
+    assert len(seen) < 150
+    Tree(text)
 
 
 def test_with_one_launch_no_interval_is_claimed():
@@ -213,6 +233,39 @@ def test_a_result_that_was_measured_in_the_same_lease_is_paired():
         for launch in range(2)
     ]
     assert "paired, 2 launches" in words(made(pages.study(), pages.contents(records)))
+
+
+def test_comparisons_of_different_kinds_each_say_how():
+    chosen = [{pages.WIDTH: width, pages.SIZE: size} for size in (1, 4) for width in (1, 2)]
+    records = [
+        make_record(
+            f"tp{each[pages.WIDTH]}-{each[pages.SIZE]}",
+            launch=launch,
+            chosen=each,
+            metrics=two_objectives(each[pages.WIDTH] + launch / 9, 1.0),
+            trial_id=f"block-{launch}" if each[pages.SIZE] == 1 else f"{launch}-{each}",
+        )
+        for each in chosen
+        for launch in range(2)
+    ]
+    tables = Tree(made(pages.study(), pages.contents(records))).tables
+    [savings] = [each for each in tables if "how" in each["heads"]]
+    assert [each for each in savings["rows"] if "paired" in each] == [
+        "paired, 2 launches",
+        "unpaired, 2 launches",
+    ]
+
+
+def test_conditions_without_any_result_stand_in_order():
+    lost = [
+        make_record(
+            str(n), status="failed", reason="died", condition={pages.LENGTH: n}, energy=None
+        )
+        for n in (2048, 128, 512)
+    ]
+    said = words(made(pages.study(conditions=(128, 512, 2048)), pages.contents(lost)))
+    heads = [f"input_tokens={n} Nothing was measured" for n in (128, 512, 2048)]
+    assert [said.index(each) for each in heads] == sorted(said.index(each) for each in heads)
 
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'
@@ -271,10 +324,10 @@ def test_wall_time_leaves_out_the_time_between_sittings():
 
 
 def test_a_page_is_saved_whole_or_not(tmp_path):
-    assert save("<p>ä</p>", tmp_path).read_text(encoding="utf-8") == "<p>ä</p>"
+    assert save("<p>ä</p>", {}, tmp_path).read_text(encoding="utf-8") == "<p>ä</p>"
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     with pytest.raises(PlaceError):
-        save("", tmp_path / FILE)
+        save("", {}, tmp_path / FILE)
 
 
 def test_markup_escapes_everything_but_markup():

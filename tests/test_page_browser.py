@@ -7,7 +7,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from sweeper.answers.best import answers
-from sweeper.answers.page import page, save
+from sweeper.answers.page import FIGURES, page, save
+from sweeper.answers.page_figures import figures
 from tests import pages
 
 pytestmark = pytest.mark.browser
@@ -22,7 +23,12 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-MADE = {"measured": pages.measured, "estimate": pages.estimated, "simulation": pages.simulated}
+MADE = {
+    "measured": pages.measured,
+    "estimate": pages.estimated,
+    "simulation": pages.simulated,
+    "many": pages.many,
+}
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -36,7 +42,7 @@ def addresses(tmp_path_factory):
         folder = tmp_path_factory.mktemp("a study") / f"größe & 温度 #1 100% {kind}"
         folder.mkdir()
         text = page(study, contents, answers(contents.standing(), study))
-        found[kind] = save(text, folder).as_uri()
+        found[kind] = save(text, {}, folder).as_uri()
     return found
 
 
@@ -83,12 +89,15 @@ def marks(shown):
     return shown.locator("a.mark:visible")
 
 
+PLOTS = {"measured": 1, "estimate": 1, "simulation": 2, "many": 4}
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", MADE)
 def test_plots_are_seen_and_nothing_is_wider_than_the_page(opened, kind, size):
     shown = opened(kind, size)
     plots = shown.locator(f".plot > svg.{size}")
-    assert plots.count() == (2 if kind == "simulation" else 1)
+    assert plots.count() == PLOTS[kind]
     width = SIZES[size][0]
     for plot in plots.all():
         box = plot.bounding_box()
@@ -147,6 +156,16 @@ def test_the_keyboard_reaches_every_mark_and_its_row(opened):
     assert shown.url.endswith(reached)
 
 
+def test_a_mark_leads_to_its_row_also_where_that_is_folded_away(opened):
+    shown = opened("many")
+    row = shown.locator("#c2-tp1-b4-512")
+    assert row.is_hidden()
+    shown.locator('svg.wide a.mark[href="#c2-tp1-b4-512"]').focus()
+    shown.keyboard.press("Enter")
+    row.wait_for(state="visible")
+    assert 0 <= row.bounding_box()["y"] <= SIZES["wide"][1]
+
+
 def test_numbers_of_an_estimate_say_so_when_pointed_at(opened):
     shown = opened("estimate")
     marks(shown).first.hover()
@@ -182,6 +201,37 @@ def test_print_opens_what_is_folded_and_hides_what_is_for_pointing(opened):
     assert shown.locator("details[open]").count() == 0
 
 
+@pytest.mark.parametrize("kind", MADE)
+def test_nothing_is_cut_off_on_paper(opened, kind):
+    """A4 less its margins is 182 mm wide, at 96 pixels an inch."""
+    shown = opened(kind)
+    shown.set_viewport_size({"width": 688, "height": 1000})
+    shown.emulate_media(media="print")
+    shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+    ends = "all => all.map(each => each.getBoundingClientRect().right)"
+    assert max(shown.locator("table, pre, svg.wide, p, h2").evaluate_all(ends)) <= 688
+    closed = "all => all.filter(each => each.getBoundingClientRect().height == 0).length"
+    assert shown.locator("tbody tr").evaluate_all(closed) == 0
+
+
+def test_a_plot_is_a_picture_by_itself(browser, tmp_path):
+    study, contents = pages.simulated()
+    found = answers(contents.standing(), study)
+    save(page(study, contents, found), figures(study, found), tmp_path)
+    context = browser.new_context(offline=True)
+    for file in sorted((tmp_path / FIGURES).iterdir()):
+        shown = context.new_page()
+        shown.goto(file.as_uri())
+        height = shown.locator("svg").bounding_box()["height"]
+        assert height > 500
+        assert shown.get_by_text("SIMULATION, NOT MEASURED").is_visible()
+        colours = "all => [...new Set(all.map(each => getComputedStyle(each).fill))]"
+        assert len(shown.locator(".mark path").evaluate_all(colours)) == 3
+        lowest = "all => Math.max(...all.map(each => each.getBoundingClientRect().bottom))"
+        assert shown.locator("text").evaluate_all(lowest) <= height
+    context.close()
+
+
 @pytest.mark.parametrize(
     ("kind", "scheme", "size"),
     [
@@ -191,6 +241,7 @@ def test_print_opens_what_is_folded_and_hides_what_is_for_pointing(opened):
         ("estimate", "dark", "wide"),
         ("simulation", "light", "wide"),
         ("simulation", "dark", "wide"),
+        ("many", "light", "narrow"),
     ],
 )
 def test_nothing_keeps_anybody_out(opened, kind, scheme, size):
@@ -201,7 +252,7 @@ def test_nothing_keeps_anybody_out(opened, kind, scheme, size):
 def test_hostile_names_do_nothing(opened, addresses, tmp_path):
     study, contents = pages.hostile(HOSTILE)
     text = page(study, contents, answers(contents.standing(), study))
-    addresses["hostile"] = save(text, tmp_path).as_uri()
+    addresses["hostile"] = save(text, {}, tmp_path).as_uri()
     shown = opened("hostile")
     assert shown.locator("script").count() == 1
     assert shown.locator("img").count() == 0

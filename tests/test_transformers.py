@@ -1,9 +1,6 @@
 """The transformers engine with real models on the CPU, tiny ones."""
 
-import json
 import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -309,21 +306,6 @@ def test_threads_are_those_given(make: Callable[..., Any], monkeypatch: pytest.M
     assert make().load()["threads"] == 1
 
 
-def test_the_launch_command_runs(make: Callable[..., Any]) -> None:
-    command = make(options={"repetition_penalty": 1.5}).launch_command()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PATH": path},
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert [len(row) for row in rows] == [OUTPUT] * SIZES.max_batch_size
-
-
 def test_work_before_load_is_refused(make: Callable[..., Any]) -> None:
     with pytest.raises(EngineError, match="not loaded"):
         tokens(make(), requests(INPUT))
@@ -352,6 +334,3 @@ def test_compiled_decoding_generates_the_same_tokens(
             assert tokens(compiled, batch) == rows
             assert all(len(set(row)) > 3 for row in rows)
     assert compiled_graphs() - before == 2
-    command = compiled.launch_command()
-    assert "CompileConfig(dynamic=False, mode='default')" in command
-    compile(command.split("\n", 1)[1].removesuffix("\nEND"), "script", "exec")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sweeper.answers.criteria import Limit, Verdict, judge, meets, study_limits
 from sweeper.answers.front import Group, Objectives, comparable, costs, front, knee
 from sweeper.answers.quality import unchecked
-from sweeper.answers.results import Result, canonical, results, settled
+from sweeper.answers.results import Result, canonical, order, results, settled
 from sweeper.answers.units import CAVEAT, digits, quantity
 from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record
@@ -65,7 +65,7 @@ def answers(
     groups = comparable(results(verdicts))
     answered = {canonical(group.condition) for group in groups}
     empty = {canonical(record.condition): record for record in verdicts}
-    groups += tuple(
+    nothing = (
         Group(
             condition=record.condition,
             convention=record.convention,
@@ -77,6 +77,7 @@ def answers(
         for key, record in empty.items()
         if key not in answered
     )
+    groups += tuple(sorted(nothing, key=lambda group: order(group.condition)))
     aims = study.objectives if objectives is None else objectives
     return tuple(answer(group, study, aims, where) for group in groups)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-VOID = frozenset({"br", "hr", "meta", "img"})
+VOID = frozenset({"br", "hr", "meta", "img", "wbr"})
 """Elements that have no end tag in HTML."""
 
 

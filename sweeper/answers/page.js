@@ -80,6 +80,14 @@
     });
     command.append(button);
   }
+  // A link may lead to a row of a table that is folded away.
+  const unfold = () => {
+    const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = row?.closest("details:not([open])");
+    if (fold) { fold.open = true; row.scrollIntoView({ block: "center" }); }
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
   const closed = [];
   addEventListener("beforeprint", () => {
     for (const each of document.querySelectorAll("details:not([open])")) { each.open = true; closed.push(each); }

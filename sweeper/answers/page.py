@@ -7,7 +7,7 @@ The same journal gives the same page.
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -37,13 +37,13 @@ from sweeper.results.contents import Contents
 from sweeper.results.files import write_whole, writing
 from sweeper.spec import Study
 
-FILE = "report.html"
+FILE, FIGURES = "report.html", "figures"
 _HERE = Path(__file__).parent
 _SEVERITY: Sequence[Provenance] = ("simulation", "estimate")
 
 
-def save(text: str, folder: Path) -> Path:
-    """Write the page of a study into its folder; where it is.
+def save(text: str, figures: Mapping[str, bytes], folder: Path) -> Path:
+    """Write the page of a study and its plots into its folder; where the page is.
 
     Raises:
         PlaceError: the folder cannot be written.
@@ -51,6 +51,8 @@ def save(text: str, folder: Path) -> Path:
     path = folder / FILE
     with writing(folder):
         write_whole(path, text.encode())
+        for name, data in figures.items():
+            write_whole(folder / FIGURES / name, data)
     return path
 
 
@@ -66,7 +68,7 @@ def page(study: Study, contents: Contents, found: Sequence[Answer]) -> str:
     caveat = "".join(f" ({kind.upper()}, NOT MEASURED)" for kind in kinds)
     return Template(_read("page.html")).substitute(
         title=join(f"{study.name}: latency against energy{caveat}"),
-        style=_read("page.css"),
+        style=_read("plot.css") + _read("page.css"),
         script=script,
         script_hash=f"sha256-{digest}",
         banner=join([_banner(kind, found) for kind in kinds]),
@@ -120,7 +122,22 @@ def _header(study: Study, contents: Contents, found: Sequence[Answer]) -> Html:
         element("p", _question(study), class_="question"),
         element("dl", [element("div", element("dt", k), element("dd", v)) for k, v in facts]),
         _glance(study, contents, found),
+        _elsewhere(),
     )
+
+
+def _elsewhere() -> Html:
+    """Links to what stands behind the conditions."""
+    links = {
+        "troubles": "what could not be measured",
+        "cost": "what the study cost",
+        "environment": "environment",
+        "methods": "methods",
+    }
+    items = [
+        element("li", element("a", text, href=f"#{name}-title")) for name, text in links.items()
+    ]
+    return element("nav", "Also here: ", element("ul", items), aria_label="On this page")
 
 
 def _question(study: Study) -> str:

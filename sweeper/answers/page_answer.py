@@ -8,9 +8,10 @@ from sweeper.answers.page_plot import plots
 from sweeper.answers.page_savings import price_section, savings_section
 from sweeper.answers.page_words import (
     badge,
+    breakable,
     column,
-    data_table,
     figure_of,
+    folded_table,
     heading_of,
     limit_text,
     misses,
@@ -46,7 +47,7 @@ def answer_section(
         return element(
             "section",
             heading,
-            element("p", answer.why, class_="why"),
+            element("p", sentence(answer.why), class_="why"),
             aria_labelledby=f"{name}-title",
         )
     return element(
@@ -216,29 +217,30 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
     }
     head: list[object] = [
         "point",
-        *(key for key, _ in keys),
+        *(breakable(key) for key, _ in keys),
         *(column(metric, powers[metric], group) for metric in metrics),
         "GPUs",
         "launches",
         "what it is",
     ]
-    body, signs = [], ""
+    body: list[tuple[Html, bool]] = []
+    signs = ""
+    first_seen = {id(each) for each in (answer.best, *answer.ties, *answer.front)}
     for index, result in enumerate(rows):
         cells = [cell(result, metric, powers[metric], answer) for metric in metrics]
         signs += "".join(cells)
-        body.append(
-            element(
-                "tr",
-                element("th", result.id, scope="row"),
-                [element("td", column_cells[index]) for _, column_cells in keys],
-                [element("td", _spoken(each), class_="number") for each in cells],
-                element("td", str(result.gpus), class_="number"),
-                element("td", str(result.launches), class_="number"),
-                element("td", _what(result, study, answer), class_="roles"),
-                id=f"{name}-{result.id}",
-                class_="best" if result is answer.best else None,
-            )
+        row = element(
+            "tr",
+            element("th", result.id, scope="row"),
+            [element("td", column_cells[index]) for _, column_cells in keys],
+            [element("td", _spoken(each), class_="number") for each in cells],
+            element("td", str(result.gpus), class_="number"),
+            element("td", str(result.launches), class_="number"),
+            element("td", _what(result, study, answer), class_="roles"),
+            id=f"{name}-{result.id}",
+            class_="best" if result is answer.best else None,
         )
+        body.append((row, id(result) in first_seen))
     notes = [text for sign, text in EXPLAINED.items() if sign in signs]
     gains = sorted(
         {each.energy.systematic for each in rows if each.energy and each.energy.systematic}
@@ -252,19 +254,17 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
     return element(
         "div",
         element("h3", "All results", " ", badge(group.provenance)),
-        data_table(caption, head, body, f"{name}-results", numbers),
+        folded_table(caption, head, body, f"{name}-results", numbers),
         element("p", "; ".join(notes), ".", class_="notes") if notes else None,
     )
 
 
 def _what(result: Result, study: Study, answer: Answer) -> Html:
-    beyond = misses(result, answer)
+    beyond = [f"{label(limit.metric)}{why}" for limit, why in misses(result, answer).items()]
     words = mark(result, study, answer)
     return join(
         element("strong", words) if result is answer.best else words,
-        element("span", f"{'; ' if words else ''}misses {' and '.join(beyond)}")
-        if beyond
-        else None,
+        element("span", f"{'; ' if words else ''}misses {', '.join(beyond)}") if beyond else None,
     )
 
 

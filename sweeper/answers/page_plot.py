@@ -10,12 +10,12 @@ from itertools import pairwise
 
 from sweeper.answers.best import Answer
 from sweeper.answers.criteria import meets
-from sweeper.answers.markup import Html, element
+from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_drawing import COLOURS, SHAPES, STAR, area, line, move, path, px, words
 from sweeper.answers.page_labels import box_at, room
 from sweeper.answers.page_legend import legend
 from sweeper.answers.page_scale import Scale, scale
-from sweeper.answers.page_words import figure_of, misses, title_of
+from sweeper.answers.page_words import figure_of, limit_text, misses, title_of
 from sweeper.answers.panel import axes_of, place_of, running, series
 from sweeper.answers.results import Result
 from sweeper.answers.table import doubt, plain
@@ -71,12 +71,25 @@ def plots(answer: Answer, name: str, described: str) -> Html | None:
     metrics = axes_of(answer)
     if metrics is None:
         return None
-    drawings = [_plot(answer, metrics, size, name, described) for size in (WIDE, NARROW)]
+    drawings = [_svg(answer, metrics, size, name, described) for size in (WIDE, NARROW)]
     tip = element("div", class_="tip", hidden=True, aria_hidden="true")
     return element("div", *drawings, tip, legend(answer, metrics), class_="plot")
 
 
-def _plot(answer: Answer, metrics: tuple[str, str], size: Size, name: str, described: str) -> Html:
+def _svg(answer: Answer, metrics: tuple[str, str], size: Size, name: str, described: str) -> Html:
+    return element(
+        "svg",
+        drawing(answer, metrics, size, name),
+        viewBox=f"0 0 {size.width} {size.height}",
+        class_=size.name,
+        role="group",
+        aria_labelledby=described,
+        font_size=12,
+    )
+
+
+def drawing(answer: Answer, metrics: tuple[str, str], size: Size, name: str | None) -> Html:
+    """What a plot shows, drawn from 0, 0; without a `name` its marks lead nowhere."""
     if CAVEAT[answer.group.provenance]:
         size = replace(size, top=size.top_of_caveat)
     known = tuple(each for each in answer.group.results if place_of(each, *metrics))
@@ -91,8 +104,7 @@ def _plot(answer: Answer, metrics: tuple[str, str], size: Size, name: str, descr
         powers=(_power(known, metrics[0]), _power(known, metrics[1])),
         known=known,
     )
-    return element(
-        "svg",
+    return join(
         _frame(plane),
         _watermark(plane),
         _limits(plane),
@@ -100,11 +112,6 @@ def _plot(answer: Answer, metrics: tuple[str, str], size: Size, name: str, descr
         _front(plane),
         _marks(plane, name),
         _labels(plane),
-        viewBox=f"0 0 {size.width} {size.height}",
-        class_=size.name,
-        role="group",
-        aria_labelledby=described,
-        font_size=12,
     )
 
 
@@ -266,7 +273,7 @@ def _front(plane: Plane) -> Html | None:
     return element("path", d=path(steps), class_="front", aria_hidden="true")
 
 
-def _marks(plane: Plane, name: str) -> Html:
+def _marks(plane: Plane, name: str | None) -> Html:
     answer = plane.answer
     parts = []
     for marked, shape, kind in (
@@ -281,11 +288,11 @@ def _marks(plane: Plane, name: str) -> Html:
             head, *facts = said_of(result, plane)
             parts.append(
                 element(
-                    "a",
+                    "a" if name else "g",
                     element("title", "\n".join([head, *facts])),
                     element("circle", r=12, class_="reach"),
                     element("path", d=SHAPES[index % len(SHAPES)]),
-                    href=f"#{name}-{result.id}",
+                    href=f"#{name}-{result.id}" if name else None,
                     class_=f"mark s{index % COLOURS}{hollow}",
                     transform=move(plane.at(result)),
                     aria_label="; ".join([head, *facts]),
@@ -311,7 +318,7 @@ def said_of(result: Result, plane: Plane) -> list[str]:
         for metric in metrics
         if result.value(metric) is not None
     ]
-    beyond = misses(result, answer)
+    beyond = [f"{limit_text(limit)}{why}" for limit, why in misses(result, answer).items()]
     launches = "1 launch" if result.launches == 1 else f"{result.launches} launches"
     return [
         title_of(result) + (f" ({role})" if role else ""),

@@ -11,6 +11,7 @@ from sweeper.answers.page_words import (
     change_text,
     column,
     data_table,
+    folded_table,
     limit_text,
     named,
     percent,
@@ -43,20 +44,31 @@ def savings_section(
     for metric in metrics:
         said = badge(doubt(group, metric))
         head += [join(f"{label(metric)}, change ", said), join("ratio ", said)]
-    head += ["against", "how"]
+    head.append("against")
+    bases = {_basis(saving) for saving in shown}
+    if len(bases) > 1:
+        head.append("how")
+    first_seen = {id(each) for each in (answer.best, *answer.front)}
     rows = [
-        element(
-            "tr",
-            element("th", title_of(saving.result), scope="row"),
-            [_cells(saving, metric) for metric in metrics],
-            element("td", element("a", saving.baseline.id, href=f"#{name}-{saving.baseline.id}")),
-            element("td", basis_text(next(iter(saving.changes.values()))), class_="prose"),
-            class_="best" if saving.result is answer.best else None,
+        (
+            element(
+                "tr",
+                element("th", title_of(saving.result), scope="row"),
+                [_cells(saving, metric) for metric in metrics],
+                element(
+                    "td", element("a", saving.baseline.id, href=f"#{name}-{saving.baseline.id}")
+                ),
+                element("td", _basis(saving), class_="prose") if len(bases) > 1 else None,
+                class_="best" if saving.result is answer.best else None,
+            ),
+            id(saving.result) in first_seen,
         )
         for saving in shown
     ]
     interval = any(each.low is not None for saving in shown for each in saving.changes.values())
     notes = "All other axes are equal; a negative change is less than the baseline."
+    if len(bases) == 1:
+        notes += f" How they were compared: {bases.pop()}."
     if interval:
         notes += (
             " In brackets the 95 % interval of the change. Unpaired: the two sides come from "
@@ -67,7 +79,7 @@ def savings_section(
     return element(
         "div",
         heading,
-        data_table(
+        folded_table(
             "Change from the result that differs in nothing else",
             head,
             rows,
@@ -78,11 +90,16 @@ def savings_section(
     )
 
 
+def _basis(saving: Saving) -> str:
+    """How the first of its changes was measured; another that differs says so itself."""
+    return basis_text(next(iter(saving.changes.values())))
+
+
 def _cells(saving: Saving, metric: str) -> Html:
     change = saving.changes.get(metric)
     if change is None:
         return join([element("td", "not known", class_="number")] * 2)
-    differs = basis_text(change) != basis_text(next(iter(saving.changes.values())))
+    differs = basis_text(change) != _basis(saving)
     text = change_text(change) + (f" ({basis_text(change)})" if differs else "")
     return join(
         element("td", text, class_="number"),

@@ -83,6 +83,12 @@ def column(metric: str, power: int, group: Group) -> Html:
     )
 
 
+def breakable(name: str) -> Html:
+    """A name of several words that may be folded between them."""
+    first, *rest = name.split("_")
+    return join(first, [("_", element("wbr"), each) for each in rest])
+
+
 def figure_of(result: Result, metric: str, group: Group) -> str:
     """A number with its unit, half interval, and what it is if not measured."""
     value = result.value(metric)
@@ -100,15 +106,11 @@ def figure_of(result: Result, metric: str, group: Group) -> str:
     return f"{text} ({kind})" if kind else text
 
 
-def misses(result: Result, answer: Answer) -> list[str]:
-    """The limits that a result does not meet, in words."""
-    said = []
-    for limit in answer.limits:
-        verdict = judge(result, limit)
-        if not verdict.ok:
-            why = {"missing": " (not known)", "undersampled": " (too few samples)"}
-            said.append(f"{limit_text(limit)}{why.get(verdict.basis, '')}")
-    return said
+def misses(result: Result, answer: Answer) -> dict[Limit, str]:
+    """The limits that a result does not meet, and why if it is not by its value."""
+    verdicts = {limit: judge(result, limit) for limit in answer.limits}
+    why = {"missing": " (not known)", "undersampled": " (too few samples)"}
+    return {limit: why.get(each.basis, "") for limit, each in verdicts.items() if not each.ok}
 
 
 def percent(value: float) -> str:
@@ -136,6 +138,36 @@ def basis_text(change: Change) -> str:
     if change.low is None:
         return f"{how}, one launch: no interval"
     return f"{how}, {ours} launches" if ours == theirs else f"{how}, {ours} and {theirs} launches"
+
+
+LONG = 30
+"""A table with more rows is in two parts, of which the second unfolds."""
+
+
+def folded_table(
+    caption: str,
+    head: Sequence[object],
+    rows: Sequence[tuple[Html, bool]],
+    name: str,
+    numbers: Collection[int] = (),
+) -> Html:
+    """A table of which, where it is long, only the rows that are marked stand open."""
+    chosen = [row for row, first in rows if first]
+    others = [row for row, first in rows if not first]
+    if len(rows) <= LONG or not chosen:
+        return data_table(caption, head, [row for row, _ in rows], name, numbers)
+    if not others:
+        return data_table(caption, head, chosen, name, numbers)
+    lead = f"{caption}: the front"
+    rest = f"{caption}: what is not on the front"
+    return join(
+        data_table(lead, head, chosen, name, numbers),
+        element(
+            "details",
+            element("summary", f"The other {len(others)}"),
+            data_table(rest, head, others, f"{name}-others", numbers),
+        ),
+    )
 
 
 def data_table(

@@ -197,7 +197,8 @@ class SimulatedEngine:
 
     def launch_command(self) -> str:
         model = self._settings.model.id or self._settings.model.shape
-        return f"# a simulation of {model} on {len(self.devices)} GPUs: nothing to launch"
+        gpus = f"{len(self.devices)} GPU{'s' * (len(self.devices) != 1)}"
+        return f"# a simulation of {model} on {gpus}: nothing to launch"
 
     def energy_j(self) -> Mapping[str, float]:
         """Joules of each device so far, on the launch's clock, idle time included."""

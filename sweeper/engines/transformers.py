@@ -137,7 +137,8 @@ class TransformersEngine(TransformersTraits):
 
     def launch_command(self) -> str:
         """A shell command that runs this configuration's largest batch with transformers alone."""
-        return script(self._settings, self._sizes, "cuda" if self._devices else "cpu")
+        device = "cuda" if self._devices else "cpu"
+        return script(self._settings, self._sizes, device, threads())
 
     def close(self) -> None:
         """Free the model and what was compiled for it."""

@@ -1,5 +1,6 @@
-"""What a person runs to have the same configuration with transformers alone."""
+"""What a person runs to have the same configuration with transformers alone (pure)."""
 
+import shlex
 from collections.abc import Iterator
 
 from sweeper import shapes
@@ -7,7 +8,7 @@ from sweeper.engines.transformers_settings import generation_options, uses_graph
 from sweeper.spec import ModelSpec, Settings, Sizes
 
 
-def script(settings: Settings, sizes: Sizes, device: str) -> str:
+def script(settings: Settings, sizes: Sizes, device: str, threads: int) -> str:
     """A shell command: one batch of `sizes.max_batch_size` random prompts, as in a measurement."""
     spec, workload = settings.engine, settings.workload
     options = {
@@ -23,12 +24,14 @@ def script(settings: Settings, sizes: Sizes, device: str) -> str:
         compiling = f"compiling = CompileConfig(dynamic=False, mode={mode!r})\n"
         if device == "cpu":
             compiling += "compiling._compile_all_devices = True\n"
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in spec.env.items())
     return "\n".join(
         (
-            "python - <<'END'",
+            f"{variables}python - <<'END'",
             "import torch",
             "from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig",
             "from transformers import GenerationConfig",
+            f"torch.set_num_threads({threads})",
             *_model(settings.model, spec.dtype, spec.attention),
             f"model = model.to({device!r}).eval()",
             "model.generation_config = GenerationConfig()",

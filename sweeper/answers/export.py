@@ -1,0 +1,186 @@
+"""The results as a table for other programs, CSV or Parquet (pure but for `save`).
+
+A row for each result, then one for each point without any: what became of it, and no numbers. What
+is not known is null, in CSV an empty field; it is never NaN and never zero.
+"""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from sweeper.answers.best import Answer
+from sweeper.answers.quality import alters_output
+from sweeper.answers.results import STAGES, Result, canonical, order, settled
+from sweeper.answers.summary import WORST_FIRST
+from sweeper.errors import StudyError
+from sweeper.results.files import write_whole
+from sweeper.results.record import Record, Status
+
+SUFFIXES = (".csv", ".parquet")
+FACTS: Mapping[str, type] = {
+    "study": str,
+    "id": str,
+    "stage": str,
+    "status": str,
+    "reason": str,
+    "condition": str,
+    "provenance": str,
+    "energy_source": str,
+    "energy_measured": bool,
+    "energy_method": str,
+    "energy_scope": str,
+    "energy_systematic": float,
+    "on_front": bool,
+    "best": bool,
+    "quality": str,
+    "undersampled": str,
+    "convention": str,
+    "gpus": int,
+    "launches": int,
+    **{f"launches_{status}": int for status in get_args(Status)},
+}
+"""The columns before settings and metrics; every table has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A result or a point without one: `facts` by the names of `FACTS`, settings, metrics."""
+
+    facts: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    launch_command: str | None
+
+
+def save(path: Path, records: Iterable[Record], answers: Sequence[Answer]) -> Path:
+    """Write the table; where it is. What stood there before stays until the new one is whole.
+
+    Raises:
+        StudyError: the name says neither CSV nor Parquet.
+        PlaceError: the file cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise StudyError(f"--to {path}: the name of a table ends in {' or '.join(SUFFIXES)}")
+    write_whole(path, table_bytes(rows(records, answers), path.suffix))
+    return path
+
+
+def rows(records: Iterable[Record], answers: Sequence[Answer]) -> list[Row]:
+    """A row for each result of the answers, in their order, then one for each other point.
+
+    `status` is `ok` where a launch was, else the gravest; `launches_ok` and its like count every
+    launch of the point and stage, `launches` those that the numbers are of.
+    """
+    points: dict[str, list[Record]] = {}
+    for record in settled(records):
+        points.setdefault(record.id, []).append(record)
+    found = [
+        _with_numbers(_bare(points[result.id], result.stage), result, answer)
+        for answer in answers
+        for result in answer.group.results
+    ]
+    shown = {row.facts["id"] for row in found}
+    others = [made for name, made in points.items() if name not in shown]
+    others.sort(key=lambda made: (order(made[0].condition), order(made[0].chosen), made[0].id))
+    return [*found, *(_bare(made, min(_stages(made), key=STAGES.index)) for made in others)]
+
+
+def _stages(made: Iterable[Record]) -> set[str]:
+    return {record.stage for record in made}
+
+
+def _bare(point: Sequence[Record], stage: str) -> Row:
+    """What is known of a point apart from numbers."""
+    made = [record for record in point if record.stage == stage]
+    first = made[0]
+    counted = Counter(record.status for record in made)
+    reasons = dict.fromkeys(record.reason for record in made if record.reason)
+    facts = {
+        "study": first.study,
+        "id": first.id,
+        "stage": stage,
+        "status": "ok" if counted["ok"] else next(each for each in WORST_FIRST if counted[each]),
+        "reason": "; ".join(reasons) or None,
+        "condition": canonical(dict(first.condition)),
+        "on_front": False,
+        "best": False,
+        "convention": first.convention,
+        "gpus": first.gpus,
+        "launches": 0,
+        **{f"launches_{status}": counted[status] for status in get_args(Status)},
+    }
+    return Row(facts=facts, settings=first.config, metrics={}, launch_command=None)
+
+
+def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
+    energy = result.energy
+    origin = energy and {
+        "energy_source": energy.source,
+        "energy_measured": energy.measured,
+        "energy_method": energy.method,
+        "energy_scope": energy.scope,
+        "energy_systematic": energy.systematic,
+    }
+    facts = {
+        **bare.facts,
+        **(origin or {}),
+        "provenance": result.provenance,
+        "on_front": any(result is each for each in answer.front),
+        "best": result is answer.best,
+        "quality": "unchecked" if alters_output(result.config, result.chosen) else None,
+        "undersampled": " ".join(result.undersampled) or None,
+        "launches": result.launches,
+    }
+    return Row(
+        facts=facts,
+        settings=bare.settings,
+        metrics=result.metrics,
+        launch_command=result.launch_command,
+    )
+
+
+def table_bytes(rows: Sequence[Row], suffix: str) -> bytes:
+    """Rows as a file of the format that `suffix` names.
+
+    Settings stand under their dotted names, mappings and lists as JSON; metrics under their names,
+    with `_ci95_low`, `_ci95_high` or `_sd_windows` behind them, in SI units.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    types = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    columns = {
+        name: pa.array([_plain(row.facts.get(name)) for row in rows], types[kind])
+        for name, kind in FACTS.items()
+    }
+    for name in dict.fromkeys(name for row in rows for name in row.settings):
+        kind, cells = _alike([_plain(row.settings.get(name)) for row in rows])
+        columns[name] = pa.array(cells, types[kind])
+    for name in sorted({name for row in rows for name in row.metrics}):
+        columns[name] = pa.array([_plain(row.metrics.get(name)) for row in rows], pa.float64())
+    columns["launch_command"] = pa.array([row.launch_command for row in rows], pa.string())
+    file = io.BytesIO()
+    write = csv.write_csv if suffix == ".csv" else parquet.write_table
+    write(pa.table(columns), file)
+    return file.getvalue()
+
+
+def _alike(values: Sequence[Any]) -> tuple[type, list[Any]]:
+    """Settings of one key as cells of one type: as they are where all are alike, else as text."""
+    known = {type(value) for value in values if value is not None}
+    wide = any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values)
+    for kind in () if wide else (bool, int, float):
+        if known and known <= ({int, float} if kind is float else {kind}):
+            return kind, list(values)
+    return str, [
+        value if value is None or isinstance(value, str) else canonical(value) for value in values
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A cell; a number that is not finite says nothing."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
