@@ -275,6 +275,9 @@ def test_seconds_of_a_point_are_its_windows_and_what_surrounds_them() -> None:
     surroundings_s = (4 + 2) * batch_s
     found = point_seconds(steady, shape("llama-3.1-8b"), gpu("H100"))
     assert found == pytest.approx(3 * 30 + surroundings_s)
+    short = replace(measure, min_window_s=batch_s / 2)
+    found = point_seconds(replace(steady, measure=short), shape("llama-3.1-8b"), gpu("H100"))
+    assert found == pytest.approx(3 * batch_s + surroundings_s)
     whole = settings(batch=8, measure=measure, batching="static")
     found = point_seconds(whole, shape("llama-3.1-8b"), gpu("H100"))
     assert found == pytest.approx(3 * batch_s * -(-30 // batch_s) + surroundings_s)

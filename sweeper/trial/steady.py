@@ -21,8 +21,10 @@ class SteadyWindows:
     """Takes the `steady` windows of one point.
 
     Requests are sent in a closed loop with staggered ends. As many finished requests as there are
-    slots count as one batch of warm-up. Edges are asked for right after a request's first token,
-    so that a window holds as many prefills as its tokens need.
+    slots count as one batch of warm-up, and a window holds at least as many: prefills come in
+    bursts that repeat once in that time, and a part of it sees more or fewer than its share. Edges
+    are asked for right after a request's first token, so that a window holds as many prefills as
+    its tokens need.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class SteadyWindows:
         self._point = point
         self._workload = workload
         self._bench = bench
-        self._needed = requests_per_window
+        self._needed = max(requests_per_window, point.settings.workload.batch_size)
         self._visited = False
 
     def take(self, index: int) -> Window:
