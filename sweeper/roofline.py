@@ -284,11 +284,10 @@ def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
     batch_s = expected.latency_s
     requests = 0 if workload.requests == "auto" else workload.requests
     window_s = max(measure.min_window_s, requests / expected.requests_per_s)
-    if settings.convention == "steady":
-        window_s = max(window_s, batch_s)
-    else:
+    unit_s = batch_s
+    if settings.convention == "whole":
         unit_s = max(requests / expected.requests_per_s, batch_s)
-        window_s = math.ceil(window_s / unit_s) * unit_s
+    window_s = math.ceil(window_s / unit_s) * unit_s
     settling_s = (measure.warmup.min_batches + measure.repeats - 1) * batch_s
     return settling_s + measure.repeats * window_s
 
