@@ -29,7 +29,7 @@ from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
 from sweeper.forecast import cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
-from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, min_requests, plan
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.files import writing
 from sweeper.results.journal import Journal
@@ -234,7 +234,8 @@ def measure(
 ) -> None:
     """Place every trial that is left, journal what it tells, until all are done."""
     before = read(folder / FILE)
-    todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=_cost(session))
+    cost = _cost(study, session)
+    todo = plan(study, done=before.accepted().keys(), devices=session.devices, cost=cost)
     progress = Progress(study, todo, before, folder, say)
     progress.begin()
     keeper = Keeper(study, journal, progress)
@@ -267,13 +268,13 @@ def front_keys(records: tuple[Record, ...], found: tuple[Answer, ...]) -> list[K
     return [record.key for record in records if record.id in ids and record.accepted]
 
 
-def _cost(session: Session) -> Cost:
+def _cost(study: Study, session: Session) -> Cost:
     """What the roofline expects on the pool's GPUs, where all are of one known type."""
     types = {node.gpu_type for node in session.nodes}
     only = types.pop() if len(types) == 1 else None
     if only is None:
         return NOMINAL
     try:
-        return cost_on(gpu(only))
+        return cost_on(gpu(only), min_requests(study))
     except StudyError:
         return NOMINAL

@@ -277,13 +277,17 @@ def launch_s(engine: EngineSpec, shape: Shape) -> float:
     return 0.0 if engine.graphs else shape.layers * EAGER_LAYER_S
 
 
-def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
-    """How long the protocol takes for one point: warm-up, settling, windows."""
+def point_seconds(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int = 1) -> float:
+    """How long the protocol takes for one point: warm-up, settling, windows.
+
+    All windows together hold at least `min_requests`, which percentiles may need.
+    """
     measure, workload = settings.measure, settings.workload
     expected = estimate(settings, shape, gpu)
     batch_s = expected.latency_s
     requests = 0 if workload.requests == "auto" else workload.requests
-    window_s = max(measure.min_window_s, requests / expected.requests_per_s)
+    needed = math.ceil(min_requests / measure.repeats)
+    window_s = max(measure.min_window_s, max(requests, needed) / expected.requests_per_s)
     unit_s = batch_s
     if settings.convention == "whole":
         unit_s = max(requests / expected.requests_per_s, batch_s)
@@ -292,9 +296,10 @@ def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
     return settling_s + measure.repeats * window_s
 
 
-def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int = 1) -> float:
     """Joules that measuring one point costs, all GPUs together."""
-    return point_seconds(settings, shape, gpu) * estimate(settings, shape, gpu).power_w
+    seconds = point_seconds(settings, shape, gpu, min_requests)
+    return seconds * estimate(settings, shape, gpu).power_w
 
 
 def load_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
