@@ -29,7 +29,7 @@ from sweeper.errors import JournalError, MachineryError, PlaceError, StudyError
 from sweeper.forecast import PoolNode, cost_on
 from sweeper.gpu_data import gpu
 from sweeper.keeper import Keeper
-from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, plan
+from sweeper.plan import NOMINAL, Cost, Plan, by_configuration, min_requests, plan
 from sweeper.progress.progress import Progress
 from sweeper.progress.views import View
 from sweeper.rehearsal import Course, course
@@ -246,7 +246,7 @@ def measure(
     """Place what the search asks for, journal what it tells, until nothing is left."""
     before = read(folder / FILE)
     own = of_study(before, study)
-    done, cost = own.accepted().keys(), _cost(session)
+    done, cost = own.accepted().keys(), _cost(study, session)
     around = Circumstances(
         before=own, done=done, devices=session.devices, cost=cost, elapsed=_elapsed(own)
     )
@@ -303,13 +303,13 @@ def _elapsed(before: Contents) -> Elapsed:
     return lambda: earlier_s + time.monotonic() - began_s
 
 
-def _cost(session: Session) -> Cost:
+def _cost(study: Study, session: Session) -> Cost:
     """What the roofline expects on the pool's GPUs, where all are of one known type."""
     types = {node.gpu_type for node in session.nodes}
     only = types.pop() if len(types) == 1 else None
     if only is None:
         return NOMINAL
     try:
-        return cost_on(gpu(only))
+        return cost_on(gpu(only), min_requests(study))
     except StudyError:
         return NOMINAL

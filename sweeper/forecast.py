@@ -16,7 +16,7 @@ from sweeper.errors import StudyError
 from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
-from sweeper.plan import Cost, Plan, nominal_point_s, plan
+from sweeper.plan import Cost, Plan, min_requests, nominal_point_s, plan
 from sweeper.roofline import load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
@@ -72,8 +72,11 @@ def pool_text(nodes: Sequence[PoolNode]) -> str:
     return ",".join(f"{count}x{gpus}:{name}" for (gpus, name), count in alike.items())
 
 
-def cost_on(card: Gpu) -> Cost:
-    """What launches and points take on a GPU, where the model's shape is known."""
+def cost_on(card: Gpu, needed: int = 1) -> Cost:
+    """What launches and points take on a GPU, where the model's shape is known.
+
+    A point has at least `needed` requests (see `plan.min_requests`).
+    """
 
     def load_s(settings: Settings) -> float:
         settings, shape = stood_for(settings), _shape(settings)
@@ -81,7 +84,9 @@ def cost_on(card: Gpu) -> Cost:
 
     def point_s(settings: Settings) -> float:
         settings, shape = stood_for(settings), _shape(settings)
-        return nominal_point_s(settings) if shape is None else point_seconds(settings, shape, card)
+        if shape is None:
+            return nominal_point_s(settings)
+        return point_seconds(settings, shape, card, needed)
 
     return Cost(load_s=load_s, point_s=point_s)
 
@@ -95,7 +100,7 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
     """
     nodes = eligible(study, nodes)
     card = nodes[0].gpu
-    cost = cost_on(card)
+    cost = cost_on(card, min_requests(study))
     most = study.resources.max_gpus
     total = sum(node.gpus for node in nodes)
     whole = plan(study, devices=min(total, most or total), cost=cost)
@@ -222,5 +227,5 @@ def _trial_energy_j(trial: Trial, card: Gpu) -> float:
         for point in launch.points:
             settings = stood_for(point.settings)
             if (shape := _shape(settings)) is not None:
-                total += point_energy_j(settings, shape, card)
+                total += point_energy_j(settings, shape, card, launch.min_requests)
     return total

@@ -297,28 +297,31 @@ def launch_s(engine: EngineSpec, shape: Shape) -> float:
     return 0.0 if engine.graphs else shape.layers * EAGER_LAYER_S
 
 
-def point_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+def point_seconds(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int = 1) -> float:
     """How long the protocol takes for one point: warm-up, settling, windows.
 
-    Windows are whole batches, or whole rounds of a closed loop. There the slots fill for as long
-    as a batch takes, on every visit, before anything is counted.
+    All windows together hold at least `min_requests`, which percentiles may need. They are whole
+    batches, or whole turns of a closed loop; there the slots fill for as long as a batch takes, on
+    every visit, before anything is counted.
     """
     measure, workload = settings.measure, settings.workload
     expected = estimate(settings, shape, gpu)
     batch_s = expected.latency_s
     requests = 0 if workload.requests == "auto" else workload.requests
     steady = settings.convention == "steady"
+    needed = max(requests, math.ceil(min_requests / measure.repeats))
+    window_s = max(measure.min_window_s, needed / expected.requests_per_s)
     unit_s = batch_s if steady else max(requests / expected.requests_per_s, batch_s)
-    window_s = max(measure.min_window_s, requests / expected.requests_per_s)
     window_s = math.ceil(window_s / unit_s) * unit_s
     filling = measure.repeats if steady and workload.batch_size > 1 else 0
     settling_s = (measure.warmup.min_batches + measure.repeats - 1 + filling) * batch_s
     return settling_s + measure.repeats * window_s
 
 
-def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu) -> float:
+def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int = 1) -> float:
     """Joules that measuring one point costs, all GPUs together."""
-    return point_seconds(settings, shape, gpu) * estimate(settings, shape, gpu).power_w
+    seconds = point_seconds(settings, shape, gpu, min_requests)
+    return seconds * estimate(settings, shape, gpu).power_w
 
 
 def load_seconds(settings: Settings, shape: Shape, gpu: Gpu) -> float:

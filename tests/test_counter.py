@@ -53,8 +53,21 @@ def test_the_period_is_found() -> None:
     assert periods_s({"a": ticking(50.0, 0.05, 0.0)}, time.monotonic)["a"] > 0.04
 
 
+def test_ticks_that_were_not_sharp_do_not_lengthen_the_period() -> None:
+    period_s = 0.06
+
+    def hidden_two_times_of_three() -> float:
+        tick, phase = divmod(time.monotonic(), period_s)
+        if (tick + 1) % 3 and phase > period_s / 2:
+            time.sleep(0.04)
+        return 50.0 * (time.monotonic() // period_s)
+
+    found = periods_s({"a": hidden_two_times_of_three}, time.monotonic)
+    assert found["a"] == pytest.approx(period_s, abs=0.02)
+
+
 def test_between_two_ticks_a_counter_is_a_line() -> None:
-    ticks = [Tick(1.0, 100.0), Tick(1.2, 160.0), Tick(1.4, 200.0)]
+    ticks = [Tick(1.0, 100.0, 1), Tick(1.2, 160.0, 2), Tick(1.4, 200.0, 3)]
     assert _at(1.2, ticks) == 160.0
     assert _at(1.05, ticks) == pytest.approx(115.0)
     assert _at(1.3, ticks) == pytest.approx(180.0)

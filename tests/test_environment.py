@@ -38,9 +38,11 @@ def test_what_is_not_there_is_absent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "PACKAGES", ("codecarbon", "no-such-package"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "0")
     seen = describe()
     assert set(seen["versions"]) == {"python", "codecarbon"}
     assert seen["variables"]["OMP_NUM_THREADS"] == "3"
+    assert seen["variables"]["NCCL_NVLS_ENABLE"] == "0"
     assert "CUDA_VISIBLE_DEVICES" not in seen["variables"]
 
 

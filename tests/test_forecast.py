@@ -1,6 +1,7 @@
 """What a study will come to on a pool."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from sweeper.errors import StudyError
 from sweeper.forecast import PoolNode, cost_on, forecast, parse_pool
 from sweeper.gpu_data import gpu
 from sweeper.plan import NOMINAL_LOAD_S, nominal_point_s
+from sweeper.roofline import estimate
+from sweeper.shapes import shape
 from sweeper.spec import (
     Axis,
     EngineSpec,
@@ -113,6 +116,19 @@ def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
     assert cost.load_s(unknown) == NOMINAL_LOAD_S
     assert cost.point_s(unknown) == nominal_point_s(unknown)
     assert found.gpu_seconds == NOMINAL_LOAD_S + 2 * nominal_point_s(unknown)
+
+
+def test_percentiles_that_are_asked_for_lengthen_the_windows_of_small_batches():
+    alone, many = study(), study(limits={"tpot_p99_s": 0.05})
+    pool = parse_pool("1x8:H100")
+    settings = replace(LARGE, engine=replace(LARGE.engine, tensor_parallel=8))
+    took = [
+        forecast(replace(each, settings=settings), pool).gpu_seconds / 8 for each in (alone, many)
+    ]
+    # 500 requests in three windows, one after the other.
+    rate = estimate(settings, shape("llama-3.1-70b"), gpu("H100")).requests_per_s
+    turns = -(-500 // 3)
+    assert took[1] - took[0] == pytest.approx(3 * (turns - math.ceil(30 * rate)) / rate)
 
 
 def test_a_dry_run_says_of_each_configuration_what_does_not_fit():

@@ -158,6 +158,15 @@ def test_steady_windows_hold_what_the_workload_says():
         assert window.requests == pytest.approx(window.output_tokens / 9, abs=3)
 
 
+def test_a_steady_window_holds_what_fills_every_slot_once():
+    _, _, _, records, _ = launched(point("a", 24, batching="continuous"))
+    # A request takes longer than the window has to last, as the prefills of 23 others lie in it.
+    for window in records["a"].windows:
+        assert window.metrics["latency_mean_s"] > 6.0
+        assert window.requests >= 24
+        assert window.energy_j is not None, window.reason
+
+
 def test_a_meter_that_waits_is_read_beside_the_running_engine():
     clock = FakeClock()
     _, _, _, records, failure = launched(

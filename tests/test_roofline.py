@@ -276,6 +276,9 @@ def test_seconds_of_a_point_are_its_windows_and_what_surrounds_them() -> None:
     rounds_s = 3 * batch_s * -(-30 // batch_s)
     found = point_seconds(steady, shape("llama-3.1-8b"), gpu("H100"))
     assert found == pytest.approx(rounds_s + surroundings_s + 3 * batch_s)
+    short = replace(measure, min_window_s=batch_s / 2)
+    found = point_seconds(replace(steady, measure=short), shape("llama-3.1-8b"), gpu("H100"))
+    assert found == pytest.approx(3 * batch_s + surroundings_s + 3 * batch_s)
     alone = replace(steady, workload=replace(steady.workload, batch_size=1))
     batch_s = of("llama-3.1-8b", 1).latency_s
     found = point_seconds(alone, shape("llama-3.1-8b"), gpu("H100"))
@@ -291,7 +294,8 @@ def test_a_point_takes_as_long_as_its_requests_need() -> None:
     rate = of("llama-3.1-8b", 8).requests_per_s
     seconds = [point_seconds(each, shape("llama-3.1-8b"), gpu("H100")) for each in (few, many)]
     assert seconds[0] == point_seconds(settings(batch=8), shape("llama-3.1-8b"), gpu("H100"))
-    assert seconds[1] - seconds[0] == pytest.approx(3 * (8000 / rate - 30), rel=0.02)
+    turn_s = of("llama-3.1-8b", 8).latency_s
+    assert seconds[1] - seconds[0] == pytest.approx(3 * (8000 / rate - turn_s * -(-30 // turn_s)))
 
 
 def test_energy_and_load_of_a_point_follow_from_its_time_and_size() -> None:

@@ -32,10 +32,14 @@ Counters = Mapping[str, Callable[[], float]]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A counter went to `energy_j` at `t_s`, half way between two looks."""
+    """A counter went to `energy_j` at `t_s`, half way between two looks.
+
+    `number` counts all of its ticks that were seen, also those that were not sharp enough.
+    """
 
     t_s: float
     energy_j: float
+    number: int
 
 
 class Watch:
@@ -48,6 +52,7 @@ class Watch:
         self._moved_s = dict.fromkeys(counters, time.monotonic())
         self._shortest_s = dict.fromkeys(counters, float("inf"))
         self._began_s = time.monotonic()
+        self._ticked = dict.fromkeys(counters, 0)
         self.ticks: dict[str, list[Tick]] = {device: [] for device in counters}
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -75,8 +80,10 @@ class Watch:
             raise MeterError("counter_reset", f"{device} went from {last_j} J to {energy_j} J")
         if energy_j > last_j:
             self._moved_s[device] = time.monotonic()
+            self._ticked[device] += 1
             if width_s <= max(SHARP_S, 2 * self._shortest_s[device]) or self._late():
-                self.ticks[device].append(Tick((last_s + at_s) / 2, energy_j))
+                middle_s = (last_s + at_s) / 2
+                self.ticks[device].append(Tick(middle_s, energy_j, self._ticked[device]))
         elif time.monotonic() - self._moved_s[device] > STUCK_S:
             raise MeterError("counter_stuck", f"{device} stood at {energy_j} J for {STUCK_S} s")
 
@@ -116,7 +123,8 @@ def _at(t_s: float, ticks: list[Tick]) -> float:
 def periods_s(counters: Counters, now: Callable[[], float]) -> dict[str, float]:
     """The time between ticks of every counter, from three gaps each.
 
-    A counter that moves at every look has a period no longer than what is returned.
+    A counter that moves at every look has a period no longer than what is returned. Between two
+    ticks that were sharp there may be others that were not.
 
     Raises:
         MeterError: as `Watch.until`.
@@ -124,6 +132,6 @@ def periods_s(counters: Counters, now: Callable[[], float]) -> dict[str, float]:
     watch = Watch(counters, now)
     watch.until(lambda: all(len(ticks) > 3 for ticks in watch.ticks.values()))
     return {
-        device: median(b.t_s - a.t_s for a, b in pairwise(ticks))
+        device: median((b.t_s - a.t_s) / (b.number - a.number) for a, b in pairwise(ticks))
         for device, ticks in watch.ticks.items()
     }

@@ -36,8 +36,11 @@ VARIABLES = (
     "OMP_WAIT_POLICY",
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST",
 )
 """Environment variables that can change what is measured."""
+COLLECTIVES = "NCCL_"
+"""What the variables begin with that decide how GPUs exchange data; all of them are kept."""
 CPUINFO = Path("/proc/cpuinfo")
 ABSENT = "none"
 
@@ -60,7 +63,11 @@ def describe() -> dict[str, Any]:
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "memory_bytes": host_memory.total_bytes(),
         "open_files_limit": None if open_files == resource.RLIM_INFINITY else open_files,
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in VARIABLES or name.startswith(COLLECTIVES)
+        },
     }
 
 

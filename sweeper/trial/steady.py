@@ -21,9 +21,10 @@ class SteadyWindows:
     """Takes the `steady` windows of one point.
 
     Requests are sent in a closed loop with staggered ends. As many finished requests as there are
-    slots count as one batch of warm-up. Edges are asked for right after a request's first token,
-    and a window holds whole rounds, in each of which as many requests end as there are slots: so
-    it has as many prefills as its tokens need, also where a round is a good part of it.
+    slots are a turn: one batch of warm-up. A window is whole turns, as prefills come in bursts
+    that repeat with every turn, and a part of one sees more or fewer than its share. Edges are
+    asked for right after a request's first token, so that a window holds as many prefills as its
+    tokens need.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SteadyWindows:
             self._bench.phase("window", self._point)
             opening, reason = self._edge(events, timeline, reader)
             started_s = opening.t_s if opening else self._bench.clock.now()
-            self._fill(events, timeline, started_s)
+            self._fill(events, timeline, started_s, in_flight)
             closing_, late = self._edge(events, timeline, reader)
             ended_s = closing_.t_s if closing_ else self._bench.clock.now()
             _complete(events, timeline, ended_s)
@@ -89,16 +90,19 @@ class SteadyWindows:
                 finished, since_s = 0, event.t_s
         self._visited = True
 
-    def _fill(self, events: Iterator[Event], timeline: Timeline, started_s: float) -> None:
-        """Let whole rounds go by, until they are long enough and have the requests they need."""
-        in_flight = self._point.settings.workload.batch_size
+    def _fill(
+        self, events: Iterator[Event], timeline: Timeline, started_s: float, in_flight: int
+    ) -> None:
+        """Let whole turns go by, until they are long enough and have the requests needed."""
         finished = 0
         min_window_s = self._point.settings.measure.min_window_s
         for event in events:
             timeline.add(event)
-            finished += event.kind == "finished" and event.t_s > started_s
-            long_enough = event.t_s - started_s >= min_window_s
-            if long_enough and finished >= self._needed and finished % in_flight == 0:
+            if event.kind != "finished" or event.t_s <= started_s:
+                continue
+            finished += 1
+            enough = finished >= self._needed and event.t_s - started_s >= min_window_s
+            if enough and finished % in_flight == 0:
                 return
 
     def _edge(
