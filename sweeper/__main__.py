@@ -4,29 +4,30 @@ import argparse
 import difflib
 import json
 import os
-import re
 import shlex
-import signal
 import sys
-import textwrap
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from sweeper.errors import MachineryError, StudyError, SweeperError
+from sweeper.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_MEETS,
+    EXIT_OK,
+    EXIT_WRONG,
+    MachineryError,
+    StudyError,
+    SweeperError,
+)
+from sweeper.interrupts import Interrupts
+from sweeper.overview import overview
 
 if TYPE_CHECKING:
     from sweeper.forecast import PoolNode
     from sweeper.spec import Study
 
 ROOT = Path("mlruns")
-WIDTH = 90
-EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-"""Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
-END_PATIENCE_S = 20.0
-"""An end that was asked for takes a few seconds; some who ask kill after thirty."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,68 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough, as with `| head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-
-
-def overview() -> str:
-    """The commands, and the studies in conf/."""
-    lines = [USAGE]
-    studies = sorted(Path("conf").glob("*.yaml"))
-    if studies:
-        lines.append("studies here:")
-    width = max((len(str(path)) for path in studies), default=0)
-    for path in studies:
-        lead = f"  {path!s:<{width}}  "
-        if len(lead) > WIDTH // 2:
-            lines.append(lead.rstrip())
-            lead = " " * 6
-        lines.append(lead + _cut(_about(path), WIDTH - len(lead)))
-    return "\n".join(lines)
-
-
-def _cut(text: str, width: int) -> str:
-    """As many whole sentences as there is room for, or the beginning of the first."""
-    first, *more = re.split(r"(?<=[.?!]) ", text)
-    shown = textwrap.shorten(first, width, placeholder=" ...")
-    for sentence in more:
-        if len(shown) + 1 + len(sentence) > width:
-            break
-        shown += f" {sentence}"
-    return shown
-
-
-def _about(path: Path) -> str:
-    """The sentences that a study file begins with."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return "(cannot be read)"
-    found = []
-    for line in lines:
-        text = line.removeprefix("#").strip()
-        if not line.startswith("#") or not text:
-            break
-        found.append(text)
-    return " ".join(found)
-
-
-USAGE = """\
-python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it stopped
-    --dry-run [2x8:H200]                       what it will come to, on such a pool
-    --rehearse 2x8:H200[,1x4:A6000]            the whole study on a pretend cluster, simulated
-    --remeasure | --mix                        when the environment changed since it began
-    --retry failed|energy_invalid              measure those points again
-    --json                                     the summary as one JSON object on standard output
-python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
-python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
-python -m sweeper status STUDY [--json]        a study in progress, seen from another terminal
-python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
-python -m sweeper export STUDY --to x.csv|.parquet
-                                               the results as a table
-python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
-python -m sweeper doctor                       what each node can measure, and what is missing
-
-STUDY is the YAML file or its folder, mlruns/studies/NAME/
-"""
 
 
 def run(words: Sequence[str]) -> int:
@@ -377,52 +316,6 @@ def _go_on(words: Sequence[str]) -> str:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM ask for an orderly end; a second one does not wait for it.
-
-    An end that takes longer than `patience_s` is not orderly any more: a SIGTERM to the whole
-    process group ends Ray too, and whoever asks it then waits in vain. The process says
-    `last_words`, puts the terminal in order (`leave`) and is gone, and its guardian ends what it
-    started.
-    """
-
-    def __init__(
-        self,
-        last_words: str,
-        patience_s: float = END_PATIENCE_S,
-        leave: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._asked = threading.Event()
-        self._ender = threading.Thread(target=self._end, name="end", daemon=True)
-        self._last_words = last_words
-        self._patience_s = patience_s
-        self._leave = leave
-
-    def listen(self) -> None:
-        """Hear both from here on; libraries that were started meanwhile may have taken them."""
-        signal.signal(signal.SIGINT, self._ask)
-        signal.signal(signal.SIGTERM, self._ask)
-        if not self._ender.is_alive():
-            self._ender.start()
-
-    def is_set(self) -> bool:
-        """Whether an end was asked for."""
-        return self._asked.is_set()
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self._asked.is_set():
-            raise KeyboardInterrupt
-        self._asked.set()
-
-    def _end(self) -> None:
-        self._asked.wait()
-        time.sleep(self._patience_s)
-        self._leave()
-        # Past the locks of whoever prints: they may be what hangs.
-        os.write(2, f"{self._last_words}\n".encode())
-        os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ SweeperError
 
 from collections.abc import Iterable
 
+EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+"""Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
+
 
 class SweeperError(Exception):
     """Anything sweeper can explain to the person who typed the command."""

@@ -12,7 +12,7 @@ SHOWING = """
 import os, sys, time
 from pathlib import Path
 from sweeper.progress.live import view_for
-from sweeper.__main__ import Interrupts
+from sweeper.interrupts import Interrupts
 from tests.snapshots import snapshot
 
 view = view_for(sys.stdout, os.environ)

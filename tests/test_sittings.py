@@ -84,7 +84,7 @@ def test_attempts_of_other_points_and_launches_do_not_count() -> None:
 
 STUCK = """
 import signal, time
-from sweeper.__main__ import Interrupts
+from sweeper.interrupts import Interrupts
 interrupts = Interrupts("so long", patience_s=0.2)
 interrupts.listen()
 signal.raise_signal({number})
