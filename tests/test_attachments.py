@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweeper.errors import JournalError
 from sweeper.results.attachments import LIMIT_BYTES, belongs, file_name, pack_log
 from sweeper.results.journal import Journal
-from sweeper.results.power import inside, pack_trace, trace_parquet, unpack_trace
+from sweeper.results.power import pack_trace, trace_parquet, unpack_trace
 
 TRACE = [(tick / 10, device, 100.0 + tick) for tick in range(80) for device in ("GPU-a", "GPU-b")]
 
@@ -94,21 +94,18 @@ def test_a_damaged_power_trace_is_told(data):
 
 
 @given(
-    st.lists(st.floats(0, 10), max_size=20),
+    st.lists(st.integers(0, 1000).map(lambda t: t / 100), max_size=20),
     st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), max_size=4),
 )
 def test_samples_inside_windows_are_those_between_the_edges(times, edges):
-    samples = [(t, "d", 1.0) for t in times]
-    spans = [(index, min(edge), max(edge)) for index, edge in enumerate(edges)]
-    expected = [(i, s) for s in samples for i, low, high in spans if low <= s[0] and s[0] <= high]
-    assert list(inside(samples, spans)) == expected
-
-
-def test_a_trace_without_samples_in_its_windows_is_an_empty_table():
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(trace_parquet([(1.0, "d", 2.0)], [(0, 5.0, 6.0)])))
-    assert (table.num_rows, table.num_columns) == (0, 4)
+    samples = [(t, "d", 1.0) for t in times]
+    spans = [(index, min(edge), max(edge)) for index, edge in enumerate(edges)]
+    expected = [(i, *s) for i, low, high in spans for s in samples if low <= s[0] and s[0] <= high]
+    table = pq.read_table(io.BytesIO(trace_parquet(pack_trace(samples), spans)))
+    assert table.column_names == ["window", "t_s", "device", "watts"]
+    assert [tuple(row.values()) for row in table.to_pylist()] == expected
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 400_000])

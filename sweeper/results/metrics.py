@@ -90,7 +90,7 @@ def record_metrics(
         ),
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
-        **_deviations(windows, gpus),
+        **_deviations(windows),
     }
     return metrics, undersampled_names(samples)
 
@@ -155,8 +155,16 @@ def undersampled(count: int, percent: int) -> bool:
 
 def weighted_percentile(pairs: Sequence[tuple[float, int]], q: float) -> float:
     """`percentile` of samples of which each pair stands for `weight` equal ones."""
+    return _quantiles(pairs, (q,))[0]
+
+
+def _quantiles(pairs: Sequence[tuple[float, int]], each: Sequence[float]) -> list[float]:
     ordered = sorted(pairs)
     ends = list(accumulate(weight for _, weight in ordered))
+    return [_quantile(ordered, ends, q) for q in each]
+
+
+def _quantile(ordered: Sequence[tuple[float, int]], ends: Sequence[int], q: float) -> float:
     place = q * (ends[-1] - 1)
     low = _at(ordered, ends, math.floor(place))
     high = _at(ordered, ends, math.ceil(place))
@@ -208,8 +216,9 @@ def _latencies(samples: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         if not count:
             continue
         found[f"{name}_mean_s"] = math.fsum(value * weight for value, weight in pairs) / count
-        for percent in PERCENTILES:
-            found[f"{name}_p{percent}_s"] = weighted_percentile(pairs, percent / 100)
+        quantiles = _quantiles(pairs, [percent / 100 for percent in PERCENTILES])
+        for percent, quantile in zip(PERCENTILES, quantiles, strict=True):
+            found[f"{name}_p{percent}_s"] = quantile
     return found
 
 
@@ -219,24 +228,12 @@ def _weighted(samples: Sequence[Any]) -> list[tuple[float, int]]:
     return [(value, weight) for value, weight in pairs if weight]
 
 
-def _deviations(windows: Sequence[Window], gpus: int) -> dict[str, float]:
+def _deviations(windows: Sequence[Window]) -> dict[str, float]:
     """Sample standard deviations over windows, of everything that is not a percentile."""
-    each = [
-        window_metrics(
-            duration_s=window.duration_s,
-            energy_j=window.energy_j,
-            requests=window.requests,
-            input_tokens=window.input_tokens,
-            output_tokens=window.output_tokens,
-            samples=window.samples,
-            gpus=gpus,
-        )
-        for window in windows
-    ]
     tails = {f"{name}_p{percent}_s" for name in LATENCIES for percent in PERCENTILES}
     found = {}
     for name in METRICS:
-        values = [metrics[name] for metrics in each if name in metrics]
+        values = [window.metrics[name] for window in windows if name in window.metrics]
         if name not in tails and len(values) >= 2:
             found[name + SD_WINDOWS] = statistics.stdev(values)
     return found

@@ -20,7 +20,7 @@ from sweeper.results.entries import (
 )
 from sweeper.results.journal import ATTACHMENTS
 from sweeper.results.note import NOTE
-from sweeper.results.power import trace_parquet, unpack_trace
+from sweeper.results.power import trace_parquet
 from sweeper.results.record import Key, Record
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Mirror:
             if not windows:
                 return
             spans = [(window.index, window.started_s, window.ended_s) for window in windows]
-            data = trace_parquet(unpack_trace(data), spans)
+            data = trace_parquet(data, spans)
         store.upload(store.children[entry.tag], what, data)
 
     def _bring_study(self, store: "MlflowStore", figures: Mapping[str, bytes]) -> None:

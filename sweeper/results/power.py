@@ -1,9 +1,11 @@
 """The power trace of a launch: how it is attached, and as a table (pure but for pyarrow)."""
 
+import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from sweeper.errors import JournalError
 from sweeper.results.attachments import LIMIT_BYTES
@@ -13,7 +15,7 @@ Sample = tuple[float, str, float]
 Span = tuple[int, float, float]
 """(window's index, its start, its end), seconds of the launch's clock."""
 
-_HEADER = "t_s,device,watts"
+COLUMNS = ("t_s", "device", "watts")
 
 
 def pack_trace(samples: Sequence[Sample], limit_bytes: int = LIMIT_BYTES) -> bytes:
@@ -31,12 +33,14 @@ def pack_trace(samples: Sequence[Sample], limit_bytes: int = LIMIT_BYTES) -> byt
 
 def _csv(samples: Sequence[Sample], stride: int) -> bytes:
     seen: Counter[str] = Counter()
-    rows = [_HEADER]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
     for t_s, device, watts in samples:
         if seen[device] % stride == 0:
-            rows.append(f"{t_s:.6f},{device},{watts:.3f}")
+            rows.writerow((f"{t_s:.6f}", device, f"{watts:.3f}"))
         seen[device] += 1
-    return "\n".join([*rows, ""]).encode()
+    return text.getvalue().encode()
 
 
 def unpack_trace(data: bytes) -> list[Sample]:
@@ -45,38 +49,47 @@ def unpack_trace(data: bytes) -> list[Sample]:
     Raises:
         JournalError: it is something else.
     """
-    try:
-        header, *rows = gzip.decompress(data).decode().splitlines()
-        if header != _HEADER:
-            raise JournalError(f"a power trace must begin with {_HEADER}, not {header!r}")
-        return [_sample(row) for row in rows]
-    except (OSError, EOFError, ValueError) as error:
-        raise JournalError(f"a damaged power trace: {error}") from error
+    columns = (column.to_pylist() for column in _table(data).itercolumns())
+    return list(zip(*columns, strict=True))
 
 
-def _sample(row: str) -> Sample:
-    t_s, rest = row.split(",", 1)
-    device, watts = rest.rsplit(",", 1)
-    return float(t_s), device, float(watts)
+def trace_parquet(packed: bytes, spans: Sequence[Span]) -> bytes:
+    """The samples within each span, an edge belonging to both its sides, as Parquet.
 
+    Its columns are `window, t_s, device, watts`.
 
-def inside(samples: Iterable[Sample], spans: Sequence[Span]) -> Iterator[tuple[int, Sample]]:
-    """The samples within each span, with the span's index; an edge belongs to both its sides."""
-    for sample in samples:
-        for index, start_s, end_s in spans:
-            if start_s <= sample[0] <= end_s:
-                yield index, sample
-
-
-def trace_parquet(samples: Iterable[Sample], spans: Sequence[Span]) -> bytes:
-    """The trace of one record's windows as Parquet: `window, t_s, device, watts`."""
+    Raises:
+        JournalError: `packed` is not what `pack_trace` packed.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    rows = [(index, *sample) for index, sample in inside(samples, spans)]
-    columns = list(zip(*rows, strict=True)) or [()] * 4
-    types = [pa.int32(), pa.float64(), pa.string(), pa.float64()]
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
+    table = _table(packed)
+    parts = [table.slice(0, 0).add_column(0, "window", pa.array([], pa.int32()))]
+    for index, start_s, end_s in spans:
+        within = pc.and_(
+            pc.greater_equal(table["t_s"], start_s), pc.less_equal(table["t_s"], end_s)
+        )
+        part = table.filter(within)
+        parts.append(part.add_column(0, "window", pa.array([index] * part.num_rows, pa.int32())))
     file = io.BytesIO()
-    pq.write_table(pa.table(arrays, names=["window", "t_s", "device", "watts"]), file)
+    pq.write_table(pa.concat_tables(parts), file)
     return file.getvalue()
+
+
+def _table(packed: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    types = dict(zip(COLUMNS, (pa.float64(), pa.string(), pa.float64()), strict=True))
+    try:
+        data = gzip.decompress(packed)
+        header = data.partition(b"\n")[0].decode()
+        if header != ",".join(COLUMNS):
+            raise JournalError(f"a power trace must begin with {COLUMNS}, not {header!r}")
+        return arrow_csv.read_csv(
+            io.BytesIO(data), convert_options=arrow_csv.ConvertOptions(column_types=types)
+        )
+    except (OSError, EOFError, ValueError) as error:
+        raise JournalError(f"a damaged power trace: {error}") from error

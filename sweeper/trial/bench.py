@@ -12,8 +12,10 @@ from sweeper.meters import Meter, Reading
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
 
+KEPT = frozenset({"window", "record"})
+"""Kinds of events that a launch waits for until they are kept."""
 Emit = Callable[[str, Mapping[str, Any]], None]
-"""`emit(kind, fields)` returns when the event is safe with whoever keeps it."""
+"""`emit(kind, fields)` returns when an event of `KEPT` is safe with whoever keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,10 @@ from typing import IO, Any
 
 from sweeper.errors import SweeperError
 from sweeper.trial.assignment import Assignment, bench_for
+from sweeper.trial.bench import KEPT
 from sweeper.trial.protocol import run_launch
 
 PROGRESS_PERIOD_S = 2.0
-KEPT = frozenset({"window", "record"})
-"""Kinds that are waited for until the parent has kept them."""
 
 
 class Channel:

@@ -8,13 +8,17 @@ from typing import Any
 
 from sweeper.errors import SweeperError
 from sweeper.trial.assignment import Assignment, bench_for
+from sweeper.trial.bench import KEPT
 from sweeper.trial.protocol import run_launch
 
 Event = dict[str, Any]
 
+BREATH_S = 0.5
+"""What follows an event so soon is told with it: each report has a price."""
+
 
 class InlineLaunch:
-    """Runs a launch in a thread, which waits after each event until it is kept."""
+    """Runs a launch in a thread, which waits after a window or a record until it is kept."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -30,31 +34,40 @@ class InlineLaunch:
         self._thread.start()
 
     def events(self, timeout_s: float) -> list[Event]:
-        """The next event, or none within `timeout_s`."""
+        """Events up to the next that is waited for; none if nothing happens within `timeout_s`."""
+        told: list[Event] = []
         try:
-            event = self._events.get(timeout=timeout_s)
+            told.append(self._next(timeout_s))
+            while told[-1]["kind"] not in KEPT and not self.finished:
+                told.append(self._next(BREATH_S))
         except queue.Empty:
-            return []
-        self.finished = event["kind"] in ("death", "launched")
-        if event["kind"] == "phase":
-            self._phase = event
-        elif event["kind"] == "death":
-            event = {**event, "phase": self._phase["phase"], "point": self._phase["point"]}
-        return [event]
+            pass
+        return told
 
     def kept(self, events: list[Event]) -> None:
         """Let the thread go on."""
-        for _ in events:
-            self._kept.release()
+        for event in events:
+            if event["kind"] in KEPT:
+                self._kept.release()
 
     def kill(self) -> None:
         """The thread ends at its next event."""
         self._cancelled.set()
         self._kept.release()
 
+    def _next(self, timeout_s: float) -> Event:
+        event = self._events.get(timeout=timeout_s)
+        self.finished = event["kind"] in ("death", "launched")
+        if event["kind"] == "phase":
+            self._phase = event
+        elif event["kind"] == "death":
+            event = {**event, "phase": self._phase["phase"], "point": self._phase["point"]}
+        return event
+
     def _emit(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._events.put({"kind": kind, **fields})
-        self._kept.acquire()
+        if kind in KEPT:
+            self._kept.acquire()
         if self._cancelled.is_set():
             raise _Cancelled
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from sweeper.results.attachments import pack_log
 from sweeper.trial.assignment import Assignment
-from sweeper.trial.bench import attachment
-from sweeper.trial.child import KEPT
+from sweeper.trial.bench import KEPT, attachment
 from sweeper.trial.guardian import Guardian
 
 Event = dict[str, Any]
