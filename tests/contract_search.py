@@ -161,12 +161,18 @@ class World:
         if self.free and not self._waiting and not self.search.finished:
             self.idle += 1
 
+    def held(self, trial: Trial) -> list[Record]:
+        """What a lease measures."""
+        return [
+            self.measure(trial, launch, point)
+            for launch in trial.launches
+            for point in launch.points
+        ]
+
     def _end(self, trial: Trial) -> None:
-        for launch in trial.launches:
-            for point in launch.points:
-                record = self.measure(trial, launch, point)
-                self.records.append(record)
-                self.search.tell(record)
+        for record in self.held(trial):
+            self.records.append(record)
+            self.search.tell(record)
         seconds = 100.0
         spent = {"seconds": seconds, "gpu_seconds": seconds * trial.gpus, "energy_j": 1000.0}
         self.search.ended(trial, spent if self.lease is None else self.lease)

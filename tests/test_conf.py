@@ -1,21 +1,24 @@
-"""Every file in `conf/` is a study that loads and plans."""
+"""Every file in `conf/` is a study that loads, plans, and is rehearsed."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from sweeper.answers.best import answers
+from sweeper.answers.savings import savings
 from sweeper.feasibility import impossible
-from sweeper.plan import Plan, plan
+from sweeper.forecast import cost_on, parse_pool
+from sweeper.gpu_data import gpu
+from sweeper.plan import Plan, min_requests, plan
+from sweeper.rehearsal import rehearsed
 from sweeper.results.record import Record
 from sweeper.shapes import shape_of_model
-from sweeper.spec import Launch, Point, SearchSpec, Settings
+from sweeper.spec import Settings, Study, Trial
 from sweeper.speculation import draft_shape
 from sweeper.study import dump, load, unavailable
-from sweeper.trial.assignment import Assignment, bench_for
-from sweeper.trial.protocol import run_launch
+from sweeper.trial.lease import Lease
+from tests.contract_search import World
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -96,7 +99,7 @@ def test_the_speculative_threshold_is_looked_for_to_either_side():
 
 def test_the_energy_search_has_more_to_try_than_it_may():
     study = load(CONF / "energy_search.yaml")
-    assert unavailable(replace(study, search=SearchSpec())) == []
+    assert unavailable(study) == []
     assert (study.search.kind, study.search.budget.launches) == ("optuna", 40)
     assert study.limits == {"tpot_p99_s": 0.05}
     whole = plan(study)
@@ -110,42 +113,56 @@ def settings_of(whole: Plan) -> list[Settings]:
     return [point.settings for point in whole.points]
 
 
-@pytest.mark.parametrize("name", ["framework_tax", "speculative_threshold", "energy_search"])
-def test_a_simulation_in_its_place_answers_what_the_study_asks(name):
-    study = load(CONF / f"{name}.yaml")
-    launches = plan(study).launches
-    by_size = sorted(
-        ((launch, point) for launch in launches for point in launch.points),
-        key=lambda each: (each[1].settings.engine.gpus, each[1].settings.workload.batch_size),
-    )
+class Rehearsed(World):
+    """Runs each trial as a lease does, in virtual time."""
+
+    def __init__(self, study: Study, scratch: Path) -> None:
+        super().__init__(study, devices=8, cost=cost_on(gpu("H100"), min_requests(study)))
+        self.study = study
+        self.scratch = scratch
+
+    def held(self, trial: Trial) -> list[Record]:
+        devices = tuple(f"H100/{place}" for place in range(trial.gpus))
+        lease = Lease(trial, devices, self.study.name, self.scratch, {"node_id": "n", "host": "h"})
+        lease.start()
+        told = []
+        while not lease.finished:
+            told += lease.events(60.0)
+            lease.acknowledge()
+        return [Record.from_json(event) for event in told if event["kind"] == "record"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
+    study = rehearsed(load(file), parse_pool("1x8:H100"))
+    world = Rehearsed(study, tmp_path).run()
+    assert world.search.finished
+    assert {(record.status, record.reason) for record in world.records} == {("ok", None)}
+    ids = {record.id for record in world.records}
+    assert len(ids) == len(world.records)
+    points = {point.id for point in plan(study).points}
+    assert ids == points if study.search.kind == "grid" else ids < points
     wanted = {*study.objectives, *study.limits}
-    for launch, point in (by_size[0], by_size[-1]):
-        [record] = simulated(launch, point)
-        assert (record.status, record.reason) == ("ok", None)
+    for record in world.records:
         assert wanted <= record.metrics.keys()
         assert not wanted & set(record.undersampled)
         assert all(record.metrics[name] > 0 for name in wanted)
+    for answer in answers(world.records, study):
+        assert answer.best is not None
+        assert answer.group.provenance == "simulation"
+        saved = savings(answer.group, study, world.records, list(study.objectives))
+        assert bool(saved) == bool(study.baseline)
 
 
-def simulated(launch: Launch, point: Point) -> list[Record]:
-    """The records of a launch of this one point, with the simulated engine for the study's own."""
-    settings = point.settings
-    engine = replace(settings.engine, kind="simulated")
-    settings = replace(settings, engine=engine, meter="simulated")
-    alone = replace(launch, points=(replace(point, settings=settings),))
-    records = []
-
-    def keep(kind: str, fields: Mapping[str, Any]) -> None:
-        if kind == "record":
-            records.append(Record.from_json(fields))
-
-    assignment = Assignment(
-        launch=alone,
-        study="conf",
-        trial_id="t",
-        attempt=0,
-        devices=tuple(f"H100/{place}" for place in range(engine.gpus)),
-        place={"node_id": "n", "host": "h"},
-    )
-    run_launch(alone, bench_for(assignment, keep))
-    return records
+def test_a_rehearsal_tells_frameworks_apart(tmp_path):
+    study = rehearsed(load(CONF / "framework_tax.yaml"), parse_pool("1x8:H100"))
+    study = replace(study, exclude=({"workload.batch_size": ">1"},))
+    records = Rehearsed(study, tmp_path).run().records
+    joules = {
+        (record.chosen["engine.simulates"], record.chosen["engine.compile"]): record.metrics[
+            "energy_per_output_token_j"
+        ]
+        for record in records
+    }
+    assert joules["transformers", False] > joules["transformers", True] > joules["vllm", True]
