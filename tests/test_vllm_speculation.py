@@ -64,8 +64,12 @@ def test_each_kind_says_all_that_vllm_needs() -> None:
 
 def test_graphs_are_captured_for_what_a_step_verifies_and_for_the_drafts() -> None:
     """Four tokens a request: 4, 16, 64 verified; 1, 4, 16 drafted, the 1 rounded up."""
-    chosen = arguments(settings(STATED), SIZES, GPU, "m", "d")
+    alone = replace(settings(STATED), engine=replace(settings(STATED).engine, compile=False))
+    chosen = arguments(alone, SIZES, GPU, "m", "d")
     assert chosen["compilation_config"]["cudagraph_capture_sizes"] == [4, 16, 64]
+    chosen = arguments(settings(STATED), SIZES, GPU, "m", "d")
+    usual = [4, *range(8, 129, 8)]
+    assert chosen["compilation_config"]["cudagraph_capture_sizes"] == usual
     wide = replace(SIZES, max_batch_size=4096)
     assert arguments(settings(STATED), wide, GPU, "m", "d")["max_num_batched_tokens"] == 4 * 4096
 

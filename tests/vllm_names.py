@@ -98,13 +98,6 @@ USED: dict[str, dict[str, list[str]]] = {
         "StatLoggerBase.log": [],
         "StatLoggerBase.record_sleep_state": ["is_awake", "level"],
     },
-    "v1/metrics/stats.py": {
-        "SchedulerStats": ["kv_cache_usage"],
-        "IterationStats": ["num_preempted_reqs"],
-    },
-}
-"""By file: classes with the attributes that are used, functions with the parameters."""
-SPECULATION: dict[str, dict[str, list[str]]] = {
     "config/speculative.py": {
         "SpeculativeConfig": [
             "method",
@@ -124,7 +117,7 @@ SPECULATION: dict[str, dict[str, list[str]]] = {
     },
     "v1/spec_decode/metrics.py": {"SpecDecodingStats": ["num_draft_tokens", "num_accepted_tokens"]},
 }
-"""The same, of speculative decoding; read in 0.32.0 alone."""
+"""By file: classes with the attributes that are used, functions with the parameters."""
 
 
 def found(
