@@ -171,5 +171,4 @@ CONTRACT = (
     progress_and_counts_go_up,
     it_says_how_a_person_launches_it,
     it_says_what_it_is,
-    it_closes_twice_loaded_or_not,
 )

@@ -11,6 +11,7 @@ from sweeper.meters.comparison import Comparison, integral, period_s
 from sweeper.meters.counter import Tick
 
 
+@pytest.mark.long
 @given(
     st.floats(0.01, 0.3),
     st.sets(st.integers(1, 40), max_size=10),

@@ -67,6 +67,7 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=200)
 @given(OPERATIONS)
 def test_the_reader_agrees_with_counting_by_hand(operations):

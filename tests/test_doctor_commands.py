@@ -95,6 +95,7 @@ def settings(gpus: list[Gpu], variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.nvml
+@pytest.mark.slow
 def test_every_node_of_a_cluster_tells_what_it_lacks(pretended: str, tmp_path: Path) -> None:
     command = doctor(tmp_path, f"cluster.address={pretended}", "--json")
     assert command.wait() == 1, command.err

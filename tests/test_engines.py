@@ -7,7 +7,14 @@ import pytest
 from sweeper.clocks import clock_for
 from sweeper.engines import ENGINES, Engine, Request, engine_class
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
-from tests.contract_engine import CONTRACT, INPUT_TOKENS, OUTPUT_TOKENS, Subject, batch
+from tests.contract_engine import (
+    CONTRACT,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    Subject,
+    batch,
+    it_closes_twice_loaded_or_not,
+)
 
 ENGINE_SPECS = {
     "vllm": EngineSpec(kind="vllm", compile=False, graphs=False),
@@ -73,6 +80,11 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
 def test_an_engine_keeps_its_contract(subject: Subject, clause: Callable[[Subject], None]) -> None:
     clause(subject)
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_launched_again_closes_as_often_as_wanted(subject: Subject) -> None:
+    it_closes_twice_loaded_or_not(subject)
 
 
 def test_every_engine_is_held_to_the_contract() -> None:

@@ -133,6 +133,7 @@ POINTS = st.lists(
 )
 
 
+@pytest.mark.long
 @given(POINTS, st.sampled_from(SUFFIXES))
 def test_what_is_not_known_is_null_and_every_point_has_a_row(points, suffix):
     records = [

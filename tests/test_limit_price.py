@@ -92,6 +92,7 @@ POINTS = st.lists(
 )
 
 
+@pytest.mark.long
 @given(POINTS, st.integers(0, 10), st.integers(0, 10))
 def test_the_steps_are_what_asking_again_at_every_limit_finds(points, latency, throughput):
     records = [

@@ -161,6 +161,7 @@ SETTABLE = {
 }
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(st.data(), st.lists(st.sampled_from(sorted(SETTABLE)), max_size=5))
 def test_after_any_words_the_last_of_each_key_is_what_every_point_has(tmp_path_factory, data, keys):

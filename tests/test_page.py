@@ -185,6 +185,7 @@ def test_what_misses_a_limit_is_hollow_and_said_to_miss(measured):
     assert "limit 2.00 s" in measured
 
 
+@pytest.mark.long
 def test_five_hundred_points_are_a_small_page_that_leads_with_the_fronts():
     study, contents = pages.many()
     found = answers(contents.standing(), study)

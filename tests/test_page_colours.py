@@ -59,6 +59,7 @@ def test_the_first_series_differ_in_colour_whoever_looks(scheme, lack):
     assert min(np.linalg.norm(one - other) for one, other in combinations(places, 2)) > APART
 
 
+@pytest.mark.long
 def test_series_differ_in_shape_before_any_shape_comes_again():
     study, contents = pages.many()
     for data in figures(study, answers(contents.standing(), study)).values():

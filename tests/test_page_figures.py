@@ -130,6 +130,7 @@ class Told:
         return 0
 
 
+@pytest.mark.long
 def test_mlflow_gets_the_page_its_plots_and_its_table():
     study, contents = pages.simulated()
     records = contents.standing()

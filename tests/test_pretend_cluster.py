@@ -146,6 +146,7 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         )
 
 
+@pytest.mark.slow
 def test_kills_of_an_actor_and_of_a_raylet_leave_nobody_and_lose_nothing(
     pretended: Pretended, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_nothing_under_way_is_said_while_something_is_left():
     assert "no launch" not in shown(done)
 
 
+@pytest.mark.long
 @given(
     width=st.integers(60, 200),
     height=st.integers(1, 60),

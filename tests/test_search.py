@@ -163,6 +163,7 @@ def test_the_same_seed_chooses_the_same_and_another_one_does_not(kind):
     assert order(1) != order(2)
 
 
+@pytest.mark.long
 def test_what_cannot_exist_teaches_to_stay_away():
     """Over 12 seeds: the model chooses it less often than chance, which begins, does."""
     pytest.importorskip("optuna")
@@ -191,6 +192,7 @@ def test_a_first_outcome_without_numbers_stops_nothing():
     assert len(World(given, measure=measure).run().records) == 15
 
 
+@pytest.mark.long
 def test_optuna_comes_nearer_to_the_best_than_chance_does():
     """Over 12 seeds, with a quarter of the points."""
     pytest.importorskip("optuna")

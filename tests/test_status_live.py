@@ -55,6 +55,8 @@ def test_on_a_terminal_it_is_live_is_seen_from_another_and_ends_in_order(tmp_pat
         assert terminal.shows("window ", 150), terminal.text[-2000:]
         assert not terminal.cursor
         assert until(lambda: read(journal).windows != (), 60)
+        # What others read is up to a second behind.
+        assert until(lambda: seen(study)["left_s"] is not None, 60)
         found = seen(study)
         assert found["state"] == "running"
         assert re.match(rf"process {terminal.process.pid} on \S+ since 20", found["driver"])
@@ -76,6 +78,7 @@ def test_on_a_terminal_it_is_live_is_seen_from_another_and_ends_in_order(tmp_pat
     assert (found["state"], found["driver"]) == ("interrupted", None)
 
 
+@pytest.mark.slow
 def test_after_a_kill_it_says_how_to_go_on_and_after_the_end_where_answers_are(
     tmp_path: Path,
 ) -> None:

@@ -229,6 +229,7 @@ PLAIN = st.recursive(
 BATCHES = st.lists(st.integers(1, 999), min_size=1, max_size=4, unique=True)
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(
     st.dictionaries(WORD.filter(lambda word: "token" not in word.lower()), PLAIN, max_size=3),

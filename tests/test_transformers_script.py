@@ -140,6 +140,7 @@ def saved(tmp_path: Path) -> str:
     return str(tmp_path / "saved model")
 
 
+@pytest.mark.slow
 def test_weights_of_a_folder_are_served_as_measured(saved: str, tmp_path: Path) -> None:
     engine = engine_of(ModelSpec(id=saved), options={"repetition_penalty": 1.5})
     check(engine, tmp_path)
@@ -156,6 +157,7 @@ def test_drawn_weights_are_served_as_measured(
     engine.close()
 
 
+@pytest.mark.slow
 def test_zeros_are_served_as_measured(tmp_path: Path) -> None:
     engine = engine_of(ModelSpec(shape="tiny", weights="dummy_zeros"))
     check(engine, tmp_path)

@@ -48,6 +48,7 @@ def settings(model: ModelSpec = DUMMY, **engine: Any) -> Settings:
     return Settings(model=model, engine=EngineSpec(kind="vllm", **engine))
 
 
+@pytest.mark.engine
 def test_every_name_of_vllm_that_is_used_is_in_both_versions():
     """The table was read from the sources of 0.26.0 and 0.32.0; the installed one is read now."""
     table = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())

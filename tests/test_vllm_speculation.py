@@ -198,6 +198,7 @@ def generated(events: list[Event]) -> int:
     return sum(event.tokens + (event.kind == "first_token") for event in events)
 
 
+@pytest.mark.slow
 class TestOnThisProcessor:
     """A draft that is its own model: the same weights, so everything it proposes is accepted."""
 
