@@ -312,6 +312,27 @@ def test_joules_of_different_origins_are_never_added():
     assert "It concerns the parts of the page that carry the same word." in said
 
 
+def test_joules_of_whole_leases_are_summed_by_origin_and_unknown_ones_counted():
+    def lease(joules, **of):
+        energy = {"source": "nvml", "measured": True, "scope": "gpu"} | of
+        return {"kind": "ended", "trial_id": "t", "energy_j": joules, "energy": energy}
+
+    leases = (
+        lease(3.6e6),
+        lease(1.8e6),
+        lease(7.2e6, source="codecarbon", measured=False, scope="node"),
+        {"kind": "ended", "trial_id": "t", "energy_j": None, "energy": None},
+        {"kind": "ended", "trial_id": "t"},
+    )
+    study, contents = pages.measured()
+    said = words(made(study, replace(contents, ended=leases)))
+    assert re.search(
+        r"energy of whole leases, by nvml \(gpu\) 5.4.. MJ \(1.50 kWh\) in 2 leases", said
+    )
+    assert re.search(r"by codecarbon \(node\) estimate 7.2.. MJ .*estimate, not measured", said)
+    assert "leases whose energy is not known 2" in said
+
+
 def test_wall_time_leaves_out_the_time_between_sittings():
     hours = {"2026-01-02T03:00:00+00:00": 2, "2026-01-05T03:00:00+00:00": 1}
     contents = Contents(

@@ -70,6 +70,7 @@ def cost_section(contents: Contents) -> Html:
     every = contents.records or records
     rows = [
         _row("GPUs held", f"{_hours(held_s)} GPU-hours"),
+        *_lease_joules(contents),
         *_joules(contents),
         _row("windows", f"{len(_windows(contents))}"),
         _row("launches (engine starts)", f"{launches(every)}"),
@@ -82,8 +83,9 @@ def cost_section(contents: Contents) -> Html:
         data_table("Cost of the study", ["what", "how much"], rows, "cost"),
         element(
             "p",
-            "The joules are those between the readings of the windows. Loading, warming up and "
-            "waiting between windows come on top and were not summed.",
+            "Joules of whole leases are those of their devices from before loading to the end: "
+            "loading, warming up and waiting between windows are in them, and so are the windows. "
+            "A launch that died tells none.",
             class_="notes",
         ),
         aria_labelledby="cost-title",
@@ -104,6 +106,26 @@ def wall_s(contents: Contents) -> float:
     return math.fsum(spans)
 
 
+def _lease_joules(contents: Contents) -> list[Html]:
+    """A row for each origin of the joules of whole leases, and one for leases that tell none."""
+    sums: dict[tuple[Provenance, str], list[float]] = {}
+    silent = 0
+    for lease in contents.ended:
+        told, of = lease.get("energy_j"), lease.get("energy")
+        if told is None or of is None:
+            silent += 1
+            continue
+        simulated = of["source"] == "simulated"
+        provenance: Provenance = (
+            "simulation" if simulated else "measured" if of["measured"] else "estimate"
+        )
+        sums.setdefault((provenance, f"{of['source']} ({of['scope']})"), []).append(float(told))
+    rows = _sums(sums, "energy of whole leases", "lease")
+    if silent:
+        rows.append(_row("leases whose energy is not known", f"{silent}"))
+    return rows
+
+
 def _joules(contents: Contents) -> list[Html]:
     """A row for each origin of joules: they are never added to each other."""
     sums: dict[tuple[Provenance, str], list[float]] = {}
@@ -111,15 +133,23 @@ def _joules(contents: Contents) -> list[Html]:
         if window.get("energy_j") is None:
             continue
         sums.setdefault(_origin(energy, contents.records), []).append(float(window["energy_j"]))
+    return _sums(sums, "energy of the windows", "window") or [
+        _row("energy of the windows", "not known")
+    ]
+
+
+def _sums(
+    sums: Mapping[tuple[Provenance, str], Sequence[float]], what: str, each: str
+) -> list[Html]:
     rows = []
     for (provenance, source), joules in sorted(sums.items()):
         total = math.fsum(joules)
         text = (
-            f"{quantity(total, 'energy_j')} ({digits(total / 3.6e6)} kWh) in {len(joules)} windows"
+            f"{quantity(total, 'energy_j')} ({digits(total / 3.6e6)} kWh) in {len(joules)} {each}"
         )
         said = f" ({provenance}, not measured)" if provenance != "measured" else ""
-        rows.append(_row(f"energy of the windows, by {source}", f"{text}{said}", provenance))
-    return rows or [_row("energy of the windows", "not known")]
+        rows.append(_row(f"{what}, by {source}", f"{text}{said}", provenance))
+    return rows
 
 
 def _metered(contents: Contents) -> Iterable[tuple[Energy | None, Mapping[str, Any]]]:
