@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE  # with it, every Ray worker and engine takes t
 
 BIN := .venv/bin
 STAMP := .venv/.setup-done
-PURE := not (slow or long or ray or engine or mlflow or nvml or process or browser)
+PURE := not (slow or long or ray or engine or mlflow or nvml or process or browser or simulation)
 PIN_TORCH = $$(grep '^torch==' environments/cpu.txt)
 
 .PHONY: help setup quickstart check test test-slow mutants lock clean
@@ -40,11 +40,13 @@ check: setup  ## lint, types and the pure tests, in under a minute
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m '$(PURE)'
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -n 2 -m '$(PURE)'
 
 test: setup  ## everything that proves the product, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not slow'
+	$(BIN)/coverage run -m pytest -n 2 -m '($(PURE)) or long'
+	$(BIN)/coverage run -m pytest -m 'not (slow or long or simulation or ($(PURE)))'
+	$(BIN)/pytest -m 'simulation and not slow'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

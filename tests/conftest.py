@@ -13,4 +13,5 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, print_b
 settings.register_profile(
     "unshrunk", settings.get_profile("repeatable"), phases=(Phase.explicit, Phase.generate)
 )
+settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=25)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

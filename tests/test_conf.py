@@ -132,7 +132,7 @@ class Rehearsed(World):
         return [Record.from_json(event) for event in told if event["kind"] == "record"]
 
 
-@pytest.mark.process
+@pytest.mark.simulation
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
     # Windows as short as a counter allows: there are as many points, each as good for an answer.
@@ -157,7 +157,7 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
         assert bool(saved) == bool(study.baseline)
 
 
-@pytest.mark.process
+@pytest.mark.simulation
 def test_a_rehearsal_tells_frameworks_apart(tmp_path):
     study = rehearsed(load(CONF / "framework_tax.yaml"), parse_pool("1x8:H100"))
     study = replace(study, exclude=({"workload.batch_size": ">1"},))

@@ -100,6 +100,7 @@ def nodes_of(pool: str) -> dict[str, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.simulation
 def test_the_tensor_parallel_study_is_rehearsed_soundly_and_as_the_dry_run_says(
     tmp_path: Path,
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_tensor_parallel_study_is_rehearsed_soundly_and_as_the_dry_run_says(
 
 
 @pytest.mark.ray
+@pytest.mark.simulation
 @pytest.mark.slow
 def test_a_search_is_rehearsed_interrupted_and_gone_on_with(tmp_path: Path) -> None:
     study = tmp_path / "energy_search.yaml"
