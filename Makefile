@@ -39,7 +39,13 @@ quickstart: setup  ## a first study, on any machine
 check: setup  ## lint, types and the pure tests, in under a minute
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types pure
+
+.PHONY: types pure
+types:
 	$(BIN)/mypy
+
+pure:
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -n 2 -m '$(PURE)'
 
 test: setup  ## everything that proves the product, with coverage

@@ -87,6 +87,7 @@ def test_a_long_power_trace_is_thinned_evenly_and_alike_for_each_device():
 @pytest.mark.parametrize(
     "data", [b"x", gzip.compress(b"t,watts\n"), gzip.compress(b"t_s,device,watts\n1,2\n"),
              gzip.compress(b""), pack_trace(TRACE)[:-9]],
+    ids=["no gzip", "another header", "a short row", "nothing", "cut off"],
 )  # fmt: skip
 def test_a_damaged_power_trace_is_told(data):
     with pytest.raises(JournalError, match="power trace"):

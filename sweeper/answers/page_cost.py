@@ -144,11 +144,10 @@ def _sums(
     rows = []
     for (provenance, source), joules in sorted(sums.items()):
         total = math.fsum(joules)
-        text = (
-            f"{quantity(total, 'energy_j')} ({digits(total / 3.6e6)} kWh) in {len(joules)} {each}"
-        )
+        text = f"{quantity(total, 'energy_j')} ({digits(total / 3.6e6)} kWh)"
+        of = each if len(joules) == 1 else f"{each}s"
         said = f" ({provenance}, not measured)" if provenance != "measured" else ""
-        rows.append(_row(f"{what}, by {source}", f"{text}{said}", provenance))
+        rows.append(_row(f"{what}, by {source}", f"{text} in {len(joules)} {of}{said}", provenance))
     return rows
 
 
