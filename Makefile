@@ -14,7 +14,7 @@ STAMP := .venv/.setup-done
 PURE := not (slow or long or ray or engine or mlflow or nvml or process or browser or simulation)
 PIN_TORCH = $$(grep '^torch==' environments/cpu.txt)
 
-.PHONY: help setup quickstart check test test-slow mutants lock clean
+.PHONY: help setup quickstart check types pure test coverage test-slow mutants lock clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -41,16 +41,19 @@ check: setup  ## lint, types and the pure tests, in under a minute
 	$(BIN)/ruff format --check
 	$(MAKE) --no-print-directory --jobs 2 --output-sync types pure
 
-.PHONY: types pure
 types:
 	$(BIN)/mypy
 
 pure:
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -n 2 -m '$(PURE)'
 
-test: setup  ## everything that proves the product, with coverage
+test: setup  ## everything that proves the product
+	$(BIN)/pytest -n 2 -m '$(PURE) or long'
+	$(BIN)/pytest -m 'not (slow or long or ($(PURE)))' --durations 12
+
+coverage: setup  ## the same, traced line by line in every process, which takes twice as long
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 -m '($(PURE)) or long'
+	$(BIN)/coverage run -m pytest -n 2 -m '$(PURE) or long'
 	$(BIN)/coverage run -m pytest -m 'not (slow or long or simulation or ($(PURE)))'
 	$(BIN)/pytest -m 'simulation and not slow'
 	$(BIN)/coverage combine --quiet
