@@ -135,9 +135,8 @@ class Rehearsed(World):
 @pytest.mark.simulation
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
-    # Windows as short as a counter allows: there are as many points, each as good for an answer.
-    words = ["measure.min_window_s=5", "measure.repeats=1"]
-    study = rehearsed(load(file, words), parse_pool("1x8:H100"))
+    # One window a point: there are as many points, each as good for an answer.
+    study = rehearsed(load(file, ["measure.repeats=1"]), parse_pool("1x8:H100"))
     world = Rehearsed(study, tmp_path).run()
     assert world.search.finished
     assert {(record.status, record.reason) for record in world.records} == {("ok", None)}
