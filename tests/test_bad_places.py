@@ -142,6 +142,7 @@ def test_a_folder_that_nobody_may_write_is_refused_before_anything_starts(tmp_pa
         place.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_and_the_first_goes_on(tmp_path, cluster):
     """The first waits in a launch that hangs; what it has stays as it is."""
     path = write(tmp_path, address=cluster, options="{time_scale: 1.0, load_s: 600}")

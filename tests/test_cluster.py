@@ -312,6 +312,7 @@ def test_an_accelerator_that_is_not_there(session: Any) -> None:
         _chosen(session.nodes, ResourcesSpec(accelerator="H100"))
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_is_no_loss(cluster: Any, folder: Path) -> None:
     from sweeper.cluster.session import connect
     from sweeper.cluster.tuning import run

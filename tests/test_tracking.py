@@ -325,6 +325,7 @@ with Tracking(None, sys.argv[2], folder, folder.parent.parent, poll_s=0.05) as t
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_rest_is_written_by_the_next(journal, root):
     items = {f"p{number}/0/full/0": record(f"p{number}") for number in range(30)}
     for item in items.values():
