@@ -24,7 +24,7 @@ from tests.loopback import free_port
 from tests.records import ESTIMATED, make_record, make_window
 from tests.tracked import PATIENCE_S, until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME = "batching"
 SIZE = "workload.batch_size"
