@@ -9,10 +9,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
 from sweeper.engines import Clock
-from sweeper.meters.counter import Tick, Watch
+from sweeper.meters.counter import Watch, period_s
 
 SAMPLE_S = 0.02
 """Between samples of the power, which boards renew every 20 to 100 ms (arXiv 2312.02741)."""
@@ -74,13 +73,6 @@ def compare(
         counter_j=last.energy_j - first.energy_j,
         power_j=integral(samples, first.t_s, last.t_s),
     )
-
-
-def period_s(ticks: Sequence[Tick]) -> float:
-    """The time between two ticks; a tick that nobody saw leaves a gap of several periods."""
-    gaps = [after.t_s - before.t_s for before, after in pairwise(ticks)]
-    usual_s = median(gaps)
-    return sum(gaps) / sum(max(1, round(gap / usual_s)) for gap in gaps)
 
 
 def integral(samples: Sequence[Sample], from_s: float, until_s: float) -> float:
