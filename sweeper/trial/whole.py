@@ -41,7 +41,7 @@ class WholeWindows:
         timeline, requests = Timeline(), dict[int, Request]()
         witness = self._bench.witness
         if self._bench.meter.waits:
-            # A GPU cools by degrees while a reading waits for its tick: as long before both glances.
+            # A GPU cools by degrees while a reading waits for its tick: so it does at both ends.
             self._bench.read()
         before = witness.glance()
         opening, reason = self._bench.read()
