@@ -175,7 +175,7 @@ class Scenario:
 
 
 def _value(knots: Knots, at_s: float, linear: bool) -> float:
-    place = max(bisect_right([knot[0] for knot in knots], at_s) - 1, 0)
+    place = max(bisect_right(knots, at_s, key=lambda knot: knot[0]) - 1, 0)
     start_s, start = knots[place]
     if not linear or place + 1 == len(knots) or at_s <= start_s:
         return start
