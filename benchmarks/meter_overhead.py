@@ -193,26 +193,26 @@ def figures(
 
 def table(found: Mapping[str, Any]) -> str:
     bars, sampler, rate = found["bars"], found["sampler"], found["tokens_per_s"]["bare"]
-    return "\n".join(
-        [
-            f"{found['rounds']} rounds of {bars['seconds']:g} s an arm, {rate:.0f} tokens/s bare",
-            f"{'throughput':<22}{'ratio':>8}   {'95 % interval':<18}bar",
-            _row("with meter / without", found["metered_to_bare"])
-            + f"low >= {bars['ratio_low']:g}",
-            _row("without / without", found["control_to_bare"]).rstrip(),
-            f"{'sampler':<22}{'mean':>8}   {'most':<18}bar",
-            f"{'share of a core':<22}{sampler['share']:>8.2%}   {sampler['share_most']:<18.2%}"
-            f"<= {bars['share']:.0%}",
-            f"{'samples/s and GPU':<22}{sampler['samples_hz']:>8.2f}   {'':<18}"
-            f">= {bars['samples_hz']:g}",
-            "holds" if found["ok"] else "DOES NOT HOLD",
-        ]
-    )
+    cost, control = found["metered_to_bare"], found["control_to_bare"]
+    share, most = f"{sampler['share']:.2%}", f"{sampler['share_most']:.2%} at most"
+    lines = [
+        f"{found['rounds']} rounds of {bars['seconds']:g} s an arm, {rate:.0f} tokens/s bare",
+        _row("", "mean", "95 % interval", "bar"),
+        _row("with meter / without", *_interval(cost), f"low >= {bars['ratio_low']:g}"),
+        _row("without / without", *_interval(control), ""),
+        _row("sampler, of a core", share, most, f"<= {bars['share']:.0%}"),
+        _row("samples/s and GPU", f"{sampler['samples_hz']:.2f}", "", f">= {bars['samples_hz']:g}"),
+        "holds" if found["ok"] else "DOES NOT HOLD",
+    ]
+    return "\n".join(lines)
 
 
-def _row(label: str, one: Mapping[str, float]) -> str:
-    interval = f"{one['low']:.4f} .. {one['high']:.4f}"
-    return f"{label:<22}{one['mean']:>8.4f}   {interval:<18}"
+def _interval(one: Mapping[str, float]) -> tuple[str, str]:
+    return f"{one['mean']:.4f}", f"{one['low']:.4f} .. {one['high']:.4f}"
+
+
+def _row(label: str, mean: str, interval: str, bar: str) -> str:
+    return f"{label:<22}{mean:>8}   {interval:<18}{bar}".rstrip()
 
 
 def enter_world(folder: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.results.metrics import record_metrics, window_metrics
-from sweeper.results.record import Check, Energy, Record, Window
+from sweeper.results.record import Check, Energy, Phase, Record, Window
 
 MEASURED = Energy(source="nvml", measured=True, method="counter", scope="gpu", systematic=0.05)
 ESTIMATED = Energy(source="codecarbon", measured=False, method="estimate", scope="node")
@@ -17,7 +17,7 @@ def make_window(
     started_s: float = 100.0,
     duration_s: float = 30.0,
     energy_j: float | None = 3000.0,
-    reason: str | None = None,
+    reasons: Sequence[str] = (),
     requests: int = 10,
     input_tokens: int = 1000,
     output_tokens: int = 500,
@@ -26,6 +26,7 @@ def make_window(
     devices: Sequence[str] = ("GPU-0",),
     convention: str = "steady",
     gpus: int = 1,
+    phase: Phase = "all",
 ) -> Window:
     kept = dict(samples) if samples is not None else {"latency_s": list(latency_s)}
     share = 0.0 if energy_j is None else energy_j / len(devices)
@@ -36,6 +37,7 @@ def make_window(
     return Window(
         index=index,
         convention=convention,
+        phase=phase,
         started_s=started_s,
         ended_s=started_s + duration_s,
         requests=requests,
@@ -43,7 +45,7 @@ def make_window(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         energy_j=energy_j,
-        reason=reason if energy_j is not None else reason or "window_too_short: test",
+        reasons=tuple(reasons or (("window_too_short: test",) if energy_j is None else ())),
         readings=readings if energy_j is not None else readings[:1],
         samples=kept,
         metrics=window_metrics(
