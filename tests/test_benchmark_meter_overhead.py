@@ -47,6 +47,7 @@ def test_each_bar_can_fail(slower: float, costs: list[tuple[Cost, int]], ok: boo
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.nvml
+@pytest.mark.timeout(600)
 def test_it_measures_and_says_so() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/meter_overhead.py", "--quick", "--json"],

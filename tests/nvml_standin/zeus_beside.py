@@ -15,8 +15,8 @@ from typing import Any
 
 from zeus.monitor import ZeusMonitor
 
-from tests.nvml_standin import Gpu, Scenario
-from tests.nvml_standin.shapes import SHAPES
+from tests.nvml_standin import Scenario
+from tests.nvml_standin.shapes import random_gpu
 from tests.nvml_standin.virtual import VirtualTime, VirtualWorld
 
 PERIODS_S = (0.02, 0.1, 0.2)
@@ -27,20 +27,11 @@ WINDOWS = 70
 
 def world_in(folder: Path, rng: random.Random) -> VirtualWorld:
     clock = VirtualTime(folder / "clock", look_s=(2e-5, 3e-4), late_s=1e-4)
-    gpus = []
-    for number in range(COUNT):
-        shape = rng.choice(list(SHAPES.values()))(rng, (COUNT + 1) * WINDOWS * 18.0)
-        period_s = PERIODS_S[number % len(PERIODS_S)]
-        gpus.append(
-            Gpu(
-                uuid=f"GPU-{number}",
-                power_w=shape.power_w,
-                linear=shape.linear,
-                sine=shape.sine,
-                counter_period_s=period_s,
-                counter_phase_s=rng.uniform(0, period_s),
-            )
-        )
+    until_s = (COUNT + 1) * WINDOWS * 18.0
+    gpus = [
+        random_gpu(number, PERIODS_S[number % len(PERIODS_S)], rng, until_s)
+        for number in range(COUNT)
+    ]
     scenario = Scenario(gpus=tuple(gpus), start_s=clock.now())
     os.environ["SWEEPER_NVML_SCENARIO"] = str(scenario.write(folder / "scenario.txt"))
     os.environ["SWEEPER_NVML_CLOCK"] = str(clock.path)
