@@ -11,8 +11,7 @@ import pytest
 from sweeper.meters import nvml
 from sweeper.meters.counter import POLL_S, periods_s
 from sweeper.trial.validity import energy_j, reading_reasons
-from tests.nvml_standin import Gpu
-from tests.nvml_standin.shapes import SHAPES
+from tests.nvml_standin.shapes import random_gpu
 from tests.nvml_standin.virtual import VirtualWorld
 
 pytest_plugins = ("tests.nvml_standin.fixtures",)
@@ -29,18 +28,6 @@ WORLDS, WINDOWS_EACH = 12, 20
 MOST_S = WINDOWS_EACH * 22.0
 
 
-def random_gpu(number: int, period_s: float, rng: random.Random, until_s: float = MOST_S) -> Gpu:
-    shape = SHAPES[rng.choice(list(SHAPES))](rng, until_s)
-    return Gpu(
-        uuid=f"GPU-{number}",
-        power_w=shape.power_w,
-        linear=shape.linear,
-        sine=shape.sine,
-        counter_period_s=period_s,
-        counter_phase_s=rng.uniform(0, period_s),
-    )
-
-
 @pytest.mark.parametrize("several", [False, True], ids=["one GPU", "several GPUs"])
 @pytest.mark.parametrize("period_s", [0.02, 0.1, 0.2])
 def test_windows_cost_what_the_world_spends(
@@ -54,7 +41,7 @@ def test_windows_cost_what_the_world_spends(
     errors = []
     for place in range(WORLDS):
         count = rng.randint(2, 8) if several else 1
-        gpus = [random_gpu(number, period_s, rng) for number in range(count)]
+        gpus = [random_gpu(number, period_s, rng, MOST_S) for number in range(count)]
         machine = list(MACHINES.values())[place % len(MACHINES)]
         world = virtual_world(*gpus, **machine, seed=place)
         with closing(world.meter()) as meter:

@@ -1,10 +1,12 @@
 """The power trace beside the counters: a process of its own, and what it has written so far."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -13,6 +15,19 @@ import sweeper
 PATIENCE_S = 5.0
 Sample = tuple[float, str, float]
 """(seconds, device, watts)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What sampling took: CPU seconds of the sampler within seconds, its start-up apart."""
+
+    cpu_s: float
+    elapsed_s: float
+
+    @property
+    def share(self) -> float:
+        """Of one core."""
+        return self.cpu_s / self.elapsed_s
 
 
 class Trace(Protocol):
@@ -36,29 +51,48 @@ class PowerTrace:
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
         self._kept: list[Sample] = []
+        self._cost: Cost | None = None
 
     def start(self) -> None:
         """Start sampling. The process ends with this one, or with `stop`."""
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives until `stop`
         home = str(Path(sweeper.__file__).parent.parent)
         places = [home, os.environ.get("PYTHONPATH", "")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sweeper.meters.sampler", *self._devices],
-            stdin=subprocess.PIPE,
-            stdout=self._file,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
-        )
+        # Ctrl-C reaches the whole process group: the sampler begins, and stays, deaf to it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sweeper.meters.sampler", *self._devices],
+                stdin=subprocess.PIPE,
+                stdout=self._file,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def samples(self) -> Sequence[Sample]:
         """(seconds of CLOCK_MONOTONIC, device, watts) so far, or until `stop`."""
         if self._file is None:
             return tuple(self._kept)
-        content = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
-        whole, _, _ = content.rpartition(b"\n")
         return tuple(
             (float(t_s), self._devices[int(index)], float(watts))
-            for t_s, index, watts in (line.split() for line in whole.splitlines())
+            for t_s, index, watts in self._lines()
+            if t_s != b"cost"
         )
+
+    def cost(self) -> Cost | None:
+        """What the sampler says that it took; `None` until `stop`, or where it was killed."""
+        return self._cost
+
+    def _told(self) -> Cost | None:
+        name, *numbers = (self._lines() or [[b""]])[-1]
+        return Cost(*map(float, numbers)) if name == b"cost" else None
+
+    def _lines(self) -> list[list[bytes]]:
+        assert self._file is not None
+        content = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
+        whole, _, _ = content.rpartition(b"\n")
+        return [line.split() for line in whole.splitlines()]
 
     def stop(self) -> None:
         """End the process and keep what it wrote; may be called twice."""
@@ -73,5 +107,11 @@ class PowerTrace:
             self._process = None
         if self._file is not None:
             self._kept = list(self.samples())
+            costs = [
+                Cost(float(cpu), float(wall))
+                for name, cpu, wall in self._lines()[-1:]
+                if name == b"cost"
+            ]
+            self._cost = costs[0] if costs else None
             self._file.close()
             self._file = None

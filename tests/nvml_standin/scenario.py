@@ -9,6 +9,8 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 Knots = Sequence[tuple[float, float]]
@@ -87,19 +89,19 @@ class Gpu:
     def watts(self, at_s: float) -> float:
         """True power at one moment."""
         amplitude, hertz, radians = self.sine
-        return _value(self.power_w, at_s, self.linear) + amplitude * math.sin(
-            2 * math.pi * hertz * at_s + radians
-        )
+        return self._power.at(at_s) + amplitude * math.sin(2 * math.pi * hertz * at_s + radians)
 
     def joules(self, from_s: float, until_s: float) -> float:
         """True energy between two moments, in closed form."""
         amplitude, hertz, radians = self.sine
         omega = 2 * math.pi * hertz
         wave = math.cos(omega * from_s + radians) - math.cos(omega * until_s + radians)
-        knots = _integral(self.power_w, until_s, self.linear) - _integral(
-            self.power_w, from_s, self.linear
-        )
+        knots = self._power.until(until_s) - self._power.until(from_s)
         return knots + amplitude / omega * wave
+
+    @cached_property
+    def _power(self) -> "_Curve":
+        return _Curve(self.power_w, self.linear)
 
     def counter_j(self, at_s: float) -> float:
         """What the counter shows, before it is cut to whole millijoules."""
@@ -174,26 +176,33 @@ class Scenario:
         return path
 
 
-def _value(knots: Knots, at_s: float, linear: bool) -> float:
-    place = max(bisect_right(knots, at_s, key=lambda knot: knot[0]) - 1, 0)
-    start_s, start = knots[place]
-    if not linear or place + 1 == len(knots) or at_s <= start_s:
-        return start
-    end_s, end = knots[place + 1]
-    return start + (end - start) * (at_s - start_s) / (end_s - start_s)
+class _Curve:
+    """Knots, held or joined by lines, and their integral from the first one to each."""
 
+    def __init__(self, knots: Knots, linear: bool) -> None:
+        self._times_s, self._values = zip(*knots, strict=True)
+        self._linear = linear
+        pieces = (
+            (after_s - before_s) * (before + (after if linear else before)) / 2
+            for (before_s, before), (after_s, after) in pairwise(knots)
+        )
+        self._integrals = [0.0, *accumulate(pieces)]
 
-def _integral(knots: Knots, at_s: float, linear: bool) -> float:
-    """From the first knot; its value holds before it, the last one's after it."""
-    total = 0.0
-    start_s, start = knots[0]
-    if at_s <= start_s:
-        return (at_s - start_s) * start
-    for place, (start_s, start) in enumerate(knots):
-        end_s = knots[place + 1][0] if place + 1 < len(knots) else math.inf
-        stop_s = min(at_s, end_s)
-        if stop_s <= start_s:
-            break
-        end = _value(knots, stop_s, True) if linear else start
-        total += (stop_s - start_s) * (start + end) / 2
-    return total
+    def at(self, at_s: float) -> float:
+        """Before the first knot it is as there, after the last one too."""
+        place = self._place(at_s)
+        start_s, start = self._times_s[place], self._values[place]
+        if not self._linear or place + 1 == len(self._values) or at_s <= start_s:
+            return start
+        part = (at_s - start_s) / (self._times_s[place + 1] - start_s)
+        return start + (self._values[place + 1] - start) * part
+
+    def until(self, at_s: float) -> float:
+        """The integral from the first knot."""
+        place = self._place(at_s)
+        width_s = at_s - self._times_s[place]
+        end = self.at(at_s) if self._linear else self._values[place]
+        return self._integrals[place] + width_s * (self._values[place] + end) / 2
+
+    def _place(self, at_s: float) -> int:
+        return max(bisect_right(self._times_s, at_s) - 1, 0)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tests.nvml_standin.scenario import Knots
+from tests.nvml_standin.scenario import Gpu, Knots
 
 IDLE_W, FULL_W = 70.0, 700.0
 """Of an H200."""
@@ -61,3 +61,16 @@ SHAPES: Mapping[str, Callable[[random.Random, float], Shape]] = {
     "wave": wave,
     "ramps": ramps,
 }
+
+
+def random_gpu(number: int, period_s: float, rng: random.Random, until_s: float) -> Gpu:
+    """A GPU of a random shape until then, whose counter ticks at a random phase."""
+    shape = rng.choice(list(SHAPES.values()))(rng, until_s)
+    return Gpu(
+        uuid=f"GPU-{number}",
+        power_w=shape.power_w,
+        linear=shape.linear,
+        sine=shape.sine,
+        counter_period_s=period_s,
+        counter_phase_s=rng.uniform(0, period_s),
+    )
