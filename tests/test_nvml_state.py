@@ -34,6 +34,7 @@ def test_what_a_device_does_not_tell_is_absent(nvml_world: Enter) -> None:
         "nvmlDeviceGetUtilizationRates",
         "nvmlDeviceGetCurrentClocksEventReasons",
         "nvmlDeviceGetTotalEccErrors",
+        "nvmlDeviceGetSupportedEventTypes",
     }
     nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a", unsupported=frozenset(silent)),)))
     meter = NvmlMeter(["GPU-a"], RealClock(), cast("Engine", None), compared_s=0.3)
@@ -122,3 +123,27 @@ def test_without_power_there_is_a_counter_but_no_ratio(virtual_world: Begin) -> 
         (told,) = meter.open()["gpus"]
         assert meter.read().energy_j["GPU-a"] > 0
     assert "counter_ratio" not in told
+
+
+def test_critical_errors_are_told_since_the_meter_was_opened(virtual_world: Begin) -> None:
+    world = virtual_world(
+        Gpu(uuid="GPU-a", xids=((0.0, 13), (20.0, 31), (21.0, 79), (500.0, 48))), Gpu(uuid="GPU-b")
+    )
+    world.clock.sleep(5.0)
+    with closing(world.meter()) as meter:
+        meter.open()
+        assert meter.state()["GPU-a"]["xids"] == []
+        world.clock.sleep(30.0)
+        for _ in range(2):
+            state = meter.state()
+            assert (state["GPU-a"]["xids"], state["GPU-b"]["xids"]) == ([31, 79], [])
+        meter.open()
+        assert meter.state()["GPU-a"]["xids"] == []
+
+
+@pytest.mark.parametrize("silent", ["nvmlDeviceGetSupportedEventTypes", "nvmlDeviceRegisterEvents"])
+def test_a_device_that_tells_of_no_events_has_none(virtual_world: Begin, silent: str) -> None:
+    world = virtual_world(Gpu(uuid="GPU-a", unsupported=frozenset({silent})))
+    with closing(world.meter()) as meter:
+        meter.open()
+        assert "xids" not in meter.state()["GPU-a"]

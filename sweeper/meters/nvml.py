@@ -253,6 +253,45 @@ def _fields(handle: Handle, ids: Sequence[int]) -> dict[int, int]:
     return found
 
 
+class XidWatch:
+    """Critical errors (Xid) of devices since the watch began, where the driver tells of them.
+
+    Asking does not wait. Some come from a program's own faults, others from the board's: NVIDIA's
+    catalogue of Xid errors has them by number.
+    """
+
+    def __init__(self, handles: Mapping[str, Handle]) -> None:
+        self._set = told(pynvml.nvmlEventSetCreate)
+        self._found: dict[str, list[int]] = {}
+        for uuid, handle in handles.items():
+            types = told(pynvml.nvmlDeviceGetSupportedEventTypes, handle) or 0
+            if self._set is not None and types & pynvml.nvmlEventTypeXidCriticalError:
+                with suppress(pynvml.NVMLError):
+                    pynvml.nvmlDeviceRegisterEvents(
+                        handle, pynvml.nvmlEventTypeXidCriticalError, self._set
+                    )
+                    self._found[uuid] = []
+
+    def seen(self) -> Mapping[str, Sequence[int]]:
+        """The numbers so far, in order, of every device that tells of them."""
+        while self._found:
+            try:
+                event = pynvml.nvmlEventSetWait_v2(self._set, 0)
+                uuid = pynvml.nvmlDeviceGetUUID(event.device)
+            except pynvml.NVMLError:
+                # Nothing more, or a device that is gone: the counters say so.
+                break
+            self._found.setdefault(uuid, []).append(int(event.eventData))
+        return {uuid: tuple(xids) for uuid, xids in self._found.items()}
+
+    def close(self) -> None:
+        """Stop watching; may be called twice."""
+        if self._set is not None:
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlEventSetFree(self._set)
+            self._set, self._found = None, {}
+
+
 def gpus_of_node() -> Sequence[Mapping[str, Any]]:
     """The facts of every whole GPU of this node, in NVML's order; none without NVML.
 

@@ -54,6 +54,7 @@ class NvmlMeter:
         self._compared_s = compared_s
         self._handles: dict[str, nvml.Handle] = {}
         self._trace = trace or PowerTrace(self._devices)
+        self._xids: nvml.XidWatch | None = None
         self._offset_s = 0.0
         self._opened: Any = None
 
@@ -93,6 +94,7 @@ class NvmlMeter:
             gpu["power_method"] = nvml.power_method(self._handles[uuid])
             if uuid in ratios:
                 gpu["counter_ratio"] = ratios[uuid]
+        self._xids = nvml.XidWatch(self._handles)
         self._trace.start()
         return {"driver": nvml.driver_version(), "gpus": list(gpus.values())}
 
@@ -123,7 +125,11 @@ class NvmlMeter:
         return Reading(t_s=t_s, energy_j=joules)
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        return {uuid: nvml.state_of(handle) for uuid, handle in self._handles.items()}
+        xids = {} if self._xids is None else self._xids.seen()
+        return {
+            uuid: nvml.state_of(handle) | ({"xids": list(xids[uuid])} if uuid in xids else {})
+            for uuid, handle in self._handles.items()
+        }
 
     def power_trace(self) -> Sequence[tuple[float, str, float]]:
         """By the `power_method` that `open` told, on the clock of the readings."""
@@ -135,6 +141,9 @@ class NvmlMeter:
         """Let go of NVML and the sampler; the trace stays."""
         self._trace.stop()
         self._handles = {}
+        if self._xids is not None:
+            self._xids.close()
+            self._xids = None
         if self._opened is not None:
             self._opened.__exit__(None, None, None)
             self._opened = None
