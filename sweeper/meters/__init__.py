@@ -71,7 +71,8 @@ class Meter(Protocol):
         `memory_temperature_c`, `sm_clock_mhz`, `memory_clock_mhz`, `utilization` (0 to 1),
         `power_limit_w`, `events` (names of what holds the clocks down now), `violations_s` (seconds
         that each of these has held them down, ever), `ecc_corrected` and `ecc_uncorrected` (errors
-        since the driver was loaded), `xids` (numbers of critical errors since `open`), those that are known; a device that tells nothing is absent.
+        since the driver was loaded) and `xids` (numbers of critical errors since `open`), those
+        that are known; a device that tells nothing is absent.
 
         Raises `MeterError` where a device fails.
         """
