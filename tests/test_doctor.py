@@ -14,7 +14,7 @@ from sweeper.doctor.gpus import COUNTER_WAYS, NVML_WAYS
 from sweeper.engines import EXTRAS
 from sweeper.errors import StudyError
 from sweeper.meters.nvml import CODES
-from tests.doctors import PLACE, gpu, node, refused, silent
+from tests.doctors import PLACE, gpu, node, rapl_zone, refused, silent
 
 
 def engines(**changed):
@@ -101,7 +101,7 @@ LACKS = [
     ("missing", {"rapl": []}, "no counter of the processors: no /sys/class/powercap"),
     (
         "missing",
-        {"rapl": [{"zone": "intel-rapl:0", "name": "package-0", "readable": False}]},
+        {"rapl": [rapl_zone("package-0", readable=False)]},
         "no counter of the processors: this user cannot read /sys/class/powercap -> sudo chmod a+r",
     ),
     (
@@ -233,7 +233,7 @@ def facts_of_any_kind():
         st.just({"loads": False, "missing": ["torch"]}),
     ).flatmap(lambda found: st.booleans().map(lambda needs: found | {"needs_gpu": needs}))
     engine = loads.map(lambda found: {"missing": []} | found)
-    zone = st.booleans().map(lambda readable: {"zone": "z", "name": "dram", "readable": readable})
+    zone = st.builds(rapl_zone, st.just("package-0"), counted=st.booleans(), readable=st.booleans())
     changed = st.fixed_dictionaries(
         {
             "niceness": st.sampled_from([0, 15]),

@@ -1,7 +1,9 @@
 """Every meter keeps the contract; the estimate and the simulation say what they are."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,9 +13,11 @@ from sweeper.errors import MeterError
 from sweeper.meters import METERS, Meter, meter_class
 from sweeper.meters.codecarbon import CodeCarbonMeter
 from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.rapl import RaplMeter
 from sweeper.meters.simulated import SimulatedMeter
 from tests.contract_meter import CONTRACT, Subject
 from tests.nvml_standin import Gpu, Scenario
+from tests.powercap_tree import TWO_SOCKETS, Zone, running
 
 pytest_plugins = ("tests.nvml_standin.fixtures",)
 
@@ -79,6 +83,24 @@ def nvml(enter: Callable[[Scenario], Scenario]) -> Subject:
     )
 
 
+def rapl(enter: Callable[[Sequence[Zone]], Path]) -> Subject:
+    root, clock = enter(TWO_SOCKETS), RealClock()
+    counted = {
+        "cpu package-0": TWO_SOCKETS[0],
+        "dram package-0": TWO_SOCKETS[2],
+        "cpu package-1": TWO_SOCKETS[3],
+        "dram package-1": TWO_SOCKETS[4],
+    }
+    return Subject(
+        make=lambda devices: RaplMeter(devices, clock, root=root),
+        clock=clock,
+        devices=[],
+        components=list(counted),
+        truth_j=lambda name, from_s, until_s: counted[name].joules(from_s, until_s),
+        tolerance=0.02,
+    )
+
+
 def codecarbon() -> Subject:
     clock = RealClock()
     return Subject(
@@ -105,9 +127,16 @@ def simulated() -> Subject:
     )
 
 
+@pytest.fixture
+def powercap_tree(tmp_path: Path) -> Iterator[Callable[[Sequence[Zone]], Path]]:
+    with ExitStack() as stack:
+        yield lambda zones: stack.enter_context(running(tmp_path / "powercap", zones))
+
+
 @pytest.fixture(
     params=[
         pytest.param("nvml", marks=pytest.mark.nvml),
+        pytest.param("rapl", marks=pytest.mark.process),
         "codecarbon",
         "simulated",
     ]
@@ -115,6 +144,8 @@ def simulated() -> Subject:
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "nvml":
         return nvml(request.getfixturevalue("nvml_world"))
+    if request.param == "rapl":
+        return rapl(request.getfixturevalue("powercap_tree"))
     return {"codecarbon": codecarbon, "simulated": simulated}[request.param]()
 
 
@@ -124,12 +155,12 @@ def test_contract(demand: Callable[[Subject], None], subject: Subject) -> None:
 
 
 def test_every_meter_is_under_the_contract() -> None:
-    assert set(METERS) == {"nvml", "codecarbon", "simulated"}
+    assert set(METERS) == {"nvml", "rapl", "codecarbon", "simulated"}
     assert {kind: meter_class(kind).source for kind in METERS} == {kind: kind for kind in METERS}
 
 
-def test_only_the_counter_is_a_measurement() -> None:
-    assert [kind for kind in METERS if meter_class(kind).measured] == ["nvml"]
+def test_only_counters_are_a_measurement() -> None:
+    assert [kind for kind in METERS if meter_class(kind).measured] == ["nvml", "rapl"]
 
 
 def test_the_simulation_needs_a_simulated_engine() -> None:

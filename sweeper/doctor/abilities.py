@@ -62,14 +62,15 @@ def _nvml(facts: Facts) -> tuple[Ability, list[Finding]]:
 
 
 def _rapl(facts: Facts) -> tuple[Ability, list[Finding]]:
-    zones = facts["rapl"]
+    zones = [zone for zone in facts["rapl"] if zone["counted"]]
     names = ", ".join(zone["name"] for zone in zones if zone["readable"])
     if names:
-        used = "beside GPUs nothing uses it" if facts["offered"]["gpus"] else "through CodeCarbon"
-        return Ability(name="rapl", works=True, note=f"{names} can be read; {used}"), []
+        gpus = facts["offered"]["gpus"]
+        used = "beside GPUs with resources.exclusive_node: true" if gpus else "with meter: rapl"
+        return Ability(name="rapl", works=True, note=f"{names}; {used}"), []
     if zones:
         why = "this user cannot read /sys/class/powercap"
-        way = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, after every boot"
+        way = "sudo chmod a+r /sys/class/powercap/intel-rapl*:*/energy_uj, after every boot"
     else:
         why = "no /sys/class/powercap/intel-rapl:*"
         way = "sudo modprobe intel_rapl_msr on the machine itself; virtual machines have none"

@@ -9,6 +9,7 @@ from sweeper.engines import Clock, Engine
 
 METERS: dict[str, str] = {
     "nvml": "sweeper.meters.nvml:NvmlMeter",
+    "rapl": "sweeper.meters.rapl:RaplMeter",
     "codecarbon": "sweeper.meters.codecarbon:CodeCarbonMeter",
     "simulated": "sweeper.meters.simulated:SimulatedMeter",
 }

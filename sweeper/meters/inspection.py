@@ -14,10 +14,10 @@ from sweeper.clocks import RealClock
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
 from sweeper.meters.comparison import compare
+from sweeper.meters.powercap import POWERCAP, zones
 
 COMPARED_S = 3.0
 """Thirty ticks of a counter of 100 ms: edges known to a few milliseconds are 0.3 % of it."""
-POWERCAP = Path("/sys/class/powercap")
 
 
 def refusal(error: MeterError) -> dict[str, Any]:
@@ -116,21 +116,24 @@ def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def rapl_zones(powercap: Path = POWERCAP) -> list[dict[str, Any]]:
-    """The processor's energy counters that the kernel shows, and whether they can be read here."""
-    zones = []
-    for folder in sorted(powercap.glob("intel-rapl:*")):
+    """The processors' energy counters that the kernel shows, and whether they can be read here.
+
+    `counted` are those that make up the energy of processors and memory; the others are in them.
+    """
+    rows: list[dict[str, Any]] = []
+    for zone in zones(powercap):
+        row = {
+            "zone": zone.folder.name,
+            "name": zone.name,
+            "counted": zone.component in {"cpu", "dram"},
+        }
         try:
-            name = (folder / "name").read_text().strip()
-        except OSError:
-            name = folder.name
-        try:
-            int((folder / "energy_uj").read_text())
-        except (OSError, ValueError):
-            readable = False
+            zone.raw_uj()
+        except MeterError as error:
+            rows.append({**row, "readable": False, "reason": error.code})
         else:
-            readable = True
-        zones.append({"zone": folder.name, "name": name, "readable": readable})
-    return zones
+            rows.append({**row, "readable": True})
+    return rows
 
 
 def estimate() -> dict[str, Any]:
