@@ -282,6 +282,11 @@ class Launch:
     min_requests: int = 1
     seed: int = 0
 
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs that it runs on; its trial may hold more."""
+        return self.points[0].settings.engine.gpus
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:

@@ -82,13 +82,13 @@ def need(request: Request, node: Node) -> Room:
     """What the request would hold of this node.
 
     A fair share is two CPUs and two more per GPU, unless that is more than the GPUs' part of the
-    node; a CPU-only node is taken whole.
+    node; a CPU-only node is taken whole, and so is one that nobody else may work on.
     """
     total = len(node.devices)
     width = max(total, request.width) if request.whole_node else request.width
     if request.cpus is not None:
         return Room(width, request.cpus)
-    if node.gpus == 0:
+    if node.gpus == 0 or request.whole_node:
         return Room(width, node.cpus)
     share = min(2.0 + 2.0 * width, node.cpus * width / total)
     return Room(width, math.floor(share) if share >= 1 else math.floor(share * 10) / 10)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sweeper.engines import Clock, Engine
@@ -22,11 +22,13 @@ class Reading:
 
     `energy_j` maps a device's name (a GPU's UUID, or the name of an estimated component) to its
     counter; only differences of two readings of one meter mean anything. `t_s` is the moment the
-    counters describe, on the clock the engine's events use.
+    counters describe, on the clock the engine's events use. `components` is what was read beside
+    them (`components.Components.read`), as plain data.
     """
 
     t_s: float
     energy_j: Mapping[str, float]
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Meter(Protocol):

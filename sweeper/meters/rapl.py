@@ -14,7 +14,7 @@ from typing import Any
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Reading
-from sweeper.meters.powercap import POWERCAP, Zone, of_component, zones
+from sweeper.meters.powercap import POWERCAP, Component, Zone, of_component, zones
 
 MOST_W = 2000.0
 """No socket, nor the memory at one, draws more: the largest are built for 500 W (EPYC 9965, Xeon
@@ -197,11 +197,7 @@ class RaplMeter:
         Raises:
             MeterError: as `RaplCounters.read`.
         """
-        if self._counters is None:
-            raise MeterError("not_open", "the meter was closed, or never opened")
-        before_s = self._clock.now()
-        joules = self._counters.read()
-        return Reading(t_s=(before_s + self._clock.now()) / 2, energy_j=joules)
+        return _read(self._counters, self._clock)
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """Nothing: there is no device to be free."""
@@ -216,3 +212,62 @@ class RaplMeter:
         if self._counters is not None:
             self._counters.close()
             self._counters = None
+
+
+def _read(counters: RaplCounters | None, clock: Clock) -> Reading:
+    if counters is None:
+        raise MeterError("not_open", "the meter was closed, or never opened")
+    before_s = clock.now()
+    joules = counters.read()
+    return Reading(t_s=(before_s + clock.now()) / 2, energy_j=joules)
+
+
+class _RaplPart:
+    """One component of the node beside a launch's GPUs (see `components.Part`)."""
+
+    component: Component
+
+    def __init__(
+        self,
+        idle: Sequence[str],
+        clock: Clock,
+        engine: Engine | None = None,
+        root: Path = POWERCAP,
+    ) -> None:
+        self._clock = clock
+        self._root = root
+        self._counters: RaplCounters | None = None
+
+    def open(self) -> Mapping[str, Any]:
+        """The zones that are counted.
+
+        Raises:
+            MeterError: `not_supported` or `no_permission`.
+        """
+        self.close()
+        counted = of_component(zones(self._root), self.component)
+        self._counters = RaplCounters(counted)
+        self._counters.open()
+        return {"counted": [zone.name for zone in counted]}
+
+    def read(self) -> Reading:
+        """Every zone at one moment; raises `MeterError` as `RaplCounters.read`."""
+        return _read(self._counters, self._clock)
+
+    def close(self) -> None:
+        """End the watch; may be called twice."""
+        if self._counters is not None:
+            self._counters.close()
+            self._counters = None
+
+
+class Sockets(_RaplPart):
+    """The node's processors."""
+
+    component = "cpu"
+
+
+class Memory(_RaplPart):
+    """The node's memory."""
+
+    component = "dram"

@@ -140,6 +140,23 @@ REASONS: Mapping[str, Reason] = {
         "end that process (nvidia-smi names it), or leave the GPU out of the cluster",
         voids=True,
     ),
+    "counter_wrapped": Reason(
+        "a counter was not looked at for so long that it may have gone round unseen",
+        "leave a processor free on the node, and keep the machine from sleeping",
+        voids=True,
+        mends=False,
+    ),
+    "reading_failed": Reason(
+        "a counter or a log says something that cannot be",
+        "see the file that the detail names",
+        voids=True,
+    ),
+    "not_exclusive": Reason(
+        "the counter is of the whole node, and other leases may run there",
+        "set resources.exclusive_node: true",
+        voids=True,
+        mends=False,
+    ),
     "estimate_failed": Reason(
         "CodeCarbon gave no totals",
         "see what CodeCarbon says on this machine (python -m sweeper doctor)",

@@ -66,7 +66,6 @@ def _of_study(study: Study) -> Iterator[str]:
         "demand": study.demand,
         "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
         "expect": study.expect or None,
-        "resources.exclusive_node": study.resources.exclusive_node or None,
     }
     yield from (
         f"{key}: not available yet, leave it out" for key in asked if asked[key] is not None

@@ -2,13 +2,14 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Meter, Reading
+from sweeper.meters.components import Components
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
 
@@ -35,7 +36,10 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The parts a launch works with; `devices` are its GPUs, none on a machine without."""
+    """The parts a launch works with; `devices` are its GPUs, none on a machine without.
+
+    `components` are what the node spends beside them.
+    """
 
     engine: Engine
     meter: Meter
@@ -43,6 +47,7 @@ class Bench:
     devices: Sequence[str]
     context: Context
     emit: Emit
+    components: Components = field(default_factory=Components)
 
     def phase(self, name: str, point: Point | None = None) -> None:
         """Tell what begins now, and on which point."""
@@ -54,11 +59,12 @@ class Bench:
         self.emit("attachment", attachment(name, launch, role, packed))
 
     def read(self) -> tuple[Reading | None, str | None]:
-        """A reading, or `None` and the reason code with its detail."""
+        """A reading and right after it the components, or `None` and the reason with its detail."""
         try:
-            return self.meter.read(), None
+            reading = self.meter.read()
         except MeterError as error:
             return None, str(error)
+        return replace(reading, components=self.components.read()), None
 
 
 def attachment(name: str, launch: Launch, role: Role, packed: bytes) -> dict[str, Any]:

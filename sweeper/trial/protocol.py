@@ -58,9 +58,9 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         MeterError: the meter cannot be opened, or the devices are not free.
     """
     recorder = Recorder(launch, bench)
-    with closing(bench.meter), closing(bench.engine):
+    with closing(bench.meter), closing(bench.components), closing(bench.engine):
         bench.phase("gate")
-        recorder.knows(devices=dict(bench.meter.open()))
+        recorder.knows(devices=dict(bench.meter.open()), components=dict(bench.components.open()))
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
         recorder.idle("bare_idle_w", idle_power_w(bench))

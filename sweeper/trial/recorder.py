@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import WrongSetting
+from sweeper.results.components import beside
 from sweeper.results.metrics import record_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
@@ -94,7 +95,11 @@ class Recorder:
             metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
             undersampled=undersampled,
             energy=self._energy(),
-            checks=(*self._checks, *_window_checks(windows)),
+            checks=(
+                *self._checks,
+                *_window_checks(windows),
+                *component_checks(self.environment.get("components", {}), windows),
+            ),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())
@@ -119,6 +124,23 @@ def _window_checks(windows: Sequence[Window]) -> list[Check]:
         Check(name=f"window_{window.index}", ok=not window.reasons, detail=window.reason or "")
         for window in windows
     ]
+
+
+def component_checks(
+    opened: Mapping[str, Mapping[str, Any]], windows: Sequence[Window]
+) -> list[Check]:
+    """Whether each component beside the launch's GPUs was read at every window, and why not.
+
+    One that was not asked for holds, and says why there is none.
+    """
+    checks = []
+    seen = [beside(window.readings).reasons for window in windows]
+    for name, facts in opened.items():
+        lost = sorted({reasons[name] for reasons in seen if name in reasons})
+        why = [str(facts["reason"])] if "reason" in facts else lost
+        ok = not why or facts.get("asked") is False
+        checks.append(Check(name=f"{name}_energy", ok=ok, detail="; ".join(why)))
+    return checks
 
 
 def failed_record(
