@@ -3,7 +3,6 @@
 Everything here is the roofline's expectation and says so; nothing of it enters a record.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
 from sweeper.speculation import draft_shape
 
+MANY_CPUS = 1e6
+"""More than anybody asks for: a pool says nothing of processors."""
 _NODES = re.compile(r"(\d+)x(\d+):([\w .-]+)")
 
 
@@ -123,7 +124,7 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         nodes=tuple(nodes),
         unfit=unfit,
         wide=wide,
-        gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
+        gpu_seconds=sum(_held(trial, nodes, study) * trial.expected_s for trial in trials),
         energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
         makespan_s=_makespan_s(trials, nodes, study),
     )
@@ -137,11 +138,18 @@ def pool_nodes(nodes: Sequence[PoolNode]) -> tuple[Node, ...]:
             host=f"node-{number}",
             devices=tuple(str(index) for index in range(node.gpus)),
             gpus=node.gpus,
-            cpus=math.inf,
+            cpus=MANY_CPUS,
             gpu_type=node.gpu.name,
         )
         for number, node in enumerate(nodes)
     )
+
+
+def _held(trial: Trial, nodes: Sequence[PoolNode], study: Study) -> int:
+    """The GPUs of a trial's lease: those of the smallest node that does, where it takes all."""
+    if not study.resources.exclusive_node:
+        return trial.gpus
+    return min(node.gpus for node in nodes if node.gpus >= trial.gpus)
 
 
 def _makespan_s(trials: Sequence[Trial], nodes: Sequence[PoolNode], study: Study) -> float:

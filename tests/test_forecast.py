@@ -105,6 +105,23 @@ def test_a_pool_is_used_as_far_as_the_study_may():
     assert few.makespan_s == pytest.approx(few.gpu_seconds / 2, rel=0.5)
 
 
+def test_a_lease_of_a_whole_node_costs_all_of_it():
+    pool = parse_pool("1x4:H200,1x8:H200")
+    shared = forecast(study(axis("engine.tensor_parallel", 2)), pool)
+    alone = replace(WIDE, axes=study(axis("engine.tensor_parallel", 2)).axes)
+    exclusive = forecast(replace(alone, resources=ResourcesSpec(exclusive_node=True)), pool)
+    assert exclusive.gpu_seconds == pytest.approx(2 * shared.gpu_seconds)
+    assert exclusive.energy_j == shared.energy_j
+
+
+def test_whole_nodes_come_one_after_the_other():
+    pool = parse_pool("1x8:H200")
+    several = study(axis("engine.tensor_parallel", 2, 4), axis("workload.batch_size", 1))
+    exclusive = forecast(replace(several, resources=ResourcesSpec(exclusive_node=True)), pool)
+    assert exclusive.makespan_s == pytest.approx(exclusive.gpu_seconds / 8)
+    assert forecast(several, pool).makespan_s < exclusive.makespan_s
+
+
 def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
     unknown = replace(LARGE, model=ModelSpec(id="some/model"))
     found = forecast(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sweeper.answers.beside import component_metrics
 from sweeper.answers.best import Answer, target_of
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_plot import plots
@@ -210,7 +211,7 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
     rows = ranked(answer)
     group = answer.group
     keys = levers(rows)
-    metrics = shown_metrics(answer)
+    metrics = list(dict.fromkeys([*shown_metrics(answer), *component_metrics(answer)]))
     powers = {
         metric: exponent([v for each in rows if (v := each.value(metric)) is not None], metric)
         for metric in metrics

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
+from sweeper.answers.beside import missing_components
 from sweeper.answers.markup import Html, element
 from sweeper.answers.page_words import TIMES, badge, data_table, named
 from sweeper.answers.results import Provenance, settled
@@ -45,6 +46,8 @@ def troubles_section(contents: Contents) -> Html:
         )
     else:
         parts.append(element("p", "Every point has a result with energy."))
+    if lacking := missing_components(settled(records)):
+        parts.append(element("p", f"Not known beside the GPUs: {'; '.join(lacking)}."))
     discarded = _discarded(_windows(contents))
     if discarded:
         said = "; ".join(f"{count} {TIMES} {reason}" for reason, count in discarded)

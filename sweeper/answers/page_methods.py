@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.answers.beside import component_metrics
 from sweeper.answers.best import Answer
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_words import TIMES, data_table
@@ -143,7 +144,9 @@ def _meters(records: Iterable[Record]) -> list[str]:
 
 
 def _definitions(answers: Sequence[Answer]) -> Html:
-    metrics = list(dict.fromkeys(metric for each in answers for metric in shown_metrics(each)))
+    shown = [metric for each in answers for metric in shown_metrics(each)]
+    shown += [metric for each in answers for metric in component_metrics(each)]
+    metrics = list(dict.fromkeys(shown))
     rows = [
         element(
             "tr",

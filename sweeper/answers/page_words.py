@@ -10,7 +10,7 @@ from sweeper.answers.markup import Html, element, join
 from sweeper.answers.results import Provenance, Result
 from sweeper.answers.savings import Change
 from sweeper.answers.table import brief, doubt, plain
-from sweeper.answers.units import digits, exponent, label, prefixed, quantity
+from sweeper.answers.units import bracketed, digits, exponent, label, prefixed, quantity
 from sweeper.results.metrics import METRICS
 from sweeper.spec import Values
 
@@ -77,7 +77,7 @@ def column(metric: str, power: int, group: Group) -> Html:
     return join(
         element("span", label(metric)),
         " ",
-        element("span", f"[{prefixed(metric, power)}]", class_="unit"),
+        element("span", unit, class_="unit") if (unit := bracketed(metric, power)) else None,
         " ",
         badge(doubt(group, metric)),
     )

@@ -8,12 +8,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.answers.beside import component_metrics, missing_components
 from sweeper.answers.best import Answer
 from sweeper.answers.criteria import judge
 from sweeper.answers.front import Group
 from sweeper.answers.quality import unchecked
 from sweeper.answers.results import Result, settled
-from sweeper.answers.units import CAVEAT, digits, exponent, label, prefixed, quantity
+from sweeper.answers.units import CAVEAT, bracketed, digits, exponent, label, quantity
 from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record, Status
 from sweeper.spec import Study, Values
@@ -40,8 +41,8 @@ def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) ->
     known = list(records)
     homes = {record.id: record.study for record in known}
     parts = [_section(study, answer, homes) for answer in answers]
-    troubles = _troubles(settled(known))
-    return "\n\n".join([*parts, *([troubles] if troubles else [])]) + "\n"
+    parts += [_troubles(settled(known)), missing(settled(known))]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def headline(answers: Sequence[Answer]) -> str:
@@ -92,7 +93,7 @@ def _section(study: Study, answer: Answer, homes: Mapping[str, str]) -> str:
         facts.append(CAVEAT[group.provenance].upper())
     if all(str(each.config.get("model.weights")).startswith("dummy") for each in group.results):
         facts.append("random weights")
-    lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), ""]
+    lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), "", *_beside(answer)]
     verdict = f"best: {answer.best.id if answer.best else 'none'}: {answer.why}"
     lines += textwrap.wrap(
         verdict, WIDTH, initial_indent="  ", subsequent_indent="        ", break_long_words=False
@@ -128,6 +129,20 @@ def _grid(study: Study, answer: Answer) -> list[str]:
     return [*lines, *([f"  {'; '.join(notes)}"] if notes else [])]
 
 
+def _beside(answer: Answer) -> list[str]:
+    """The components that are known, in the order of the results above."""
+    metrics = component_metrics(answer)
+    if not metrics:
+        return []
+    rows = ranked(answer)
+    columns = [
+        ("id", [result.id for result in rows], str.ljust),
+        *((key, cells, str.rjust) for key, cells in levers(rows)),
+        *((*_column(metric, answer, rows), str.rjust) for metric in metrics),
+    ]
+    return ["  beside the launch's GPUs, and not in the joules above:", *_aligned(columns), ""]
+
+
 def ranked(answer: Answer) -> list[Result]:
     """All results of an answer, the best by its first objective first."""
     (metric, direction), *_ = answer.objectives.items()
@@ -161,10 +176,17 @@ def shown_metrics(answer: Answer) -> list[str]:
 def _column(metric: str, answer: Answer, rows: Sequence[Result]) -> tuple[str, list[str]]:
     values = [value for result in rows if (value := result.value(metric)) is not None]
     power = exponent(values, metric)
-    title = f"{label(metric)} [{prefixed(metric, power)}]"
+    title = " ".join(filter(None, [label(metric), bracketed(metric, power)]))
     cells = [cell(result, metric, power, answer) for result in rows]
     kind = doubt(answer.group, metric)
     return f"{title} ({kind})" if kind else title, cells
+
+
+def missing(records: Iterable[Record]) -> str:
+    """What of the nodes was asked for and is not known; empty where there is nothing."""
+    said = missing_components(records)
+    lines = [line for why in said for line in textwrap.wrap(why, WIDTH, initial_indent="  ")]
+    return "\n".join(["not known beside the GPUs:", *lines]) if lines else ""
 
 
 def doubt(group: Group, metric: str) -> str | None:

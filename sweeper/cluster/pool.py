@@ -86,9 +86,11 @@ def need(request: Request, node: Node) -> Room:
     """
     total = len(node.devices)
     width = max(total, request.width) if request.whole_node else request.width
+    if request.whole_node:
+        return Room(width, max(node.cpus, request.cpus or 0.0))
     if request.cpus is not None:
         return Room(width, request.cpus)
-    if node.gpus == 0 or request.whole_node:
+    if node.gpus == 0:
         return Room(width, node.cpus)
     share = min(2.0 + 2.0 * width, node.cpus * width / total)
     return Room(width, math.floor(share) if share >= 1 else math.floor(share * 10) / 10)
