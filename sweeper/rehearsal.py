@@ -15,6 +15,7 @@ from sweeper.cluster.replay import makespan_s
 from sweeper.errors import StudyError
 from sweeper.forecast import PoolNode, eligible, pool_nodes, pool_text
 from sweeper.results.contents import Contents
+from sweeper.schema import overlap
 from sweeper.shapes import shape_of_model
 from sweeper.spec import Axis, Settings, Study, Values
 from sweeper.study import REHEARSAL, looks
@@ -105,7 +106,7 @@ class _Stage:
                 simulates=_stands_for(engine.kind),
                 options=_native(engine.options),
             )
-        return replace(settings, engine=engine, meter="simulated")
+        return replace(settings, engine=engine, meter="simulated", replay=None)
 
     def axes(self, axes: Iterable[Axis]) -> tuple[Axis, ...]:
         staged = [
@@ -117,7 +118,7 @@ class _Stage:
     def values(self, values: Values) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in values.items():
-            if key == "meter":
+            if key == "meter" or overlap(key, "replay"):
                 continue
             if key == "engine.kind" and not self._as_it_is:
                 found["engine.simulates"] = _stands_for(value)

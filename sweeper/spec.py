@@ -120,7 +120,10 @@ class MeasureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides what one point is: the part of a study that axes may move."""
+    """Everything that decides what one point is: the part of a study that axes may move.
+
+    `replay` says which log a `meter: replay` reads.
+    """
 
     model: ModelSpec = field(default_factory=ModelSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -128,6 +131,7 @@ class Settings:
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     measure: MeasureSpec = field(default_factory=MeasureSpec)
     meter: MeterKind = "auto"
+    replay: Mapping[str, Any] | None = None
 
     @property
     def convention(self) -> Convention:

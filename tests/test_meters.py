@@ -14,8 +14,10 @@ from sweeper.meters import METERS, Meter, meter_class
 from sweeper.meters.codecarbon import CodeCarbonMeter
 from sweeper.meters.nvml import NvmlMeter
 from sweeper.meters.rapl import RaplMeter
+from sweeper.meters.replay import ReplayMeter
 from sweeper.meters.simulated import SimulatedMeter
 from tests.contract_meter import CONTRACT, Subject
+from tests.log_writer import written
 from tests.nvml_standin import Gpu, Scenario
 from tests.powercap_tree import TWO_SOCKETS, Zone, running
 
@@ -101,6 +103,20 @@ def rapl(enter: Callable[[Sequence[Zone]], Path]) -> Subject:
     )
 
 
+def replay(enter: Callable[[Mapping[str, float]], Path]) -> Subject:
+    watts = {"GPU-0": 300.0, "GPU-1": 500.0, "GPU-neighbour": 90.0}
+    log = {"file": str(enter(watts)), "clock": "monotonic", "scope": "gpu"}
+    clock = RealClock()
+    return Subject(
+        make=lambda devices: ReplayMeter(devices, clock, NO_ENGINE, log),
+        clock=clock,
+        devices=["GPU-0", "GPU-1"],
+        components=["GPU-0", "GPU-1"],
+        truth_j=lambda device, from_s, until_s: watts[device] * (until_s - from_s),
+        tolerance=0.01,
+    )
+
+
 def codecarbon() -> Subject:
     clock = RealClock()
     return Subject(
@@ -133,10 +149,17 @@ def powercap_tree(tmp_path: Path) -> Iterator[Callable[[Sequence[Zone]], Path]]:
         yield lambda zones: stack.enter_context(running(tmp_path / "powercap", zones))
 
 
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Callable[[Mapping[str, float]], Path]]:
+    with ExitStack() as stack:
+        yield lambda watts: stack.enter_context(written(tmp_path / "log.csv", watts))
+
+
 @pytest.fixture(
     params=[
         pytest.param("nvml", marks=pytest.mark.nvml),
         pytest.param("rapl", marks=pytest.mark.process),
+        pytest.param("replay", marks=pytest.mark.process),
         "codecarbon",
         "simulated",
     ]
@@ -144,6 +167,8 @@ def powercap_tree(tmp_path: Path) -> Iterator[Callable[[Sequence[Zone]], Path]]:
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "nvml":
         return nvml(request.getfixturevalue("nvml_world"))
+    if request.param == "replay":
+        return replay(request.getfixturevalue("log_file"))
     if request.param == "rapl":
         return rapl(request.getfixturevalue("powercap_tree"))
     return {"codecarbon": codecarbon, "simulated": simulated}[request.param]()
@@ -155,12 +180,12 @@ def test_contract(demand: Callable[[Subject], None], subject: Subject) -> None:
 
 
 def test_every_meter_is_under_the_contract() -> None:
-    assert set(METERS) == {"nvml", "rapl", "codecarbon", "simulated"}
+    assert set(METERS) == {"nvml", "rapl", "replay", "codecarbon", "simulated"}
     assert {kind: meter_class(kind).source for kind in METERS} == {kind: kind for kind in METERS}
 
 
-def test_only_counters_are_a_measurement() -> None:
-    assert [kind for kind in METERS if meter_class(kind).measured] == ["nvml", "rapl"]
+def test_only_instruments_measure() -> None:
+    assert [kind for kind in METERS if meter_class(kind).measured] == ["nvml", "rapl", "replay"]
 
 
 def test_the_simulation_needs_a_simulated_engine() -> None:

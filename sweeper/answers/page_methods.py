@@ -29,6 +29,8 @@ CONVENTIONS: Mapping[str, str] = {
 }
 METHODS: Mapping[str, str] = {
     "counter": "the difference of two readings of a cumulative hardware counter",
+    "counter log": "the difference of two moments of a counter that another instrument logged",
+    "power log": "the integral, sample to sample, of a power that another instrument logged",
     "estimate": "an estimate from a model of power, without hardware counters",
     "model": "what the simulated engine's model says its devices used",
 }

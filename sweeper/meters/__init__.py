@@ -10,6 +10,7 @@ from sweeper.engines import Clock, Engine
 METERS: dict[str, str] = {
     "nvml": "sweeper.meters.nvml:NvmlMeter",
     "rapl": "sweeper.meters.rapl:RaplMeter",
+    "replay": "sweeper.meters.replay:ReplayMeter",
     "codecarbon": "sweeper.meters.codecarbon:CodeCarbonMeter",
     "simulated": "sweeper.meters.simulated:SimulatedMeter",
 }
@@ -32,7 +33,11 @@ class Reading:
 
 
 class Meter(Protocol):
-    """Reads cumulative joules; never turns a failed reading into a number."""
+    """Reads cumulative joules; never turns a failed reading into a number.
+
+    Where the study has a key of the meter's name (`replay`), its value follows the engine when one
+    is made.
+    """
 
     source: str
     """Its name in records, such as `nvml`."""

@@ -151,6 +151,18 @@ REASONS: Mapping[str, Reason] = {
         "see the file that the detail names",
         voids=True,
     ),
+    "log_missing": Reason(
+        "the log that meter: replay reads is not there, or may not be read",
+        "see that replay.file names it on the node that measures, and that this user may read it",
+        voids=True,
+        mends=False,
+    ),
+    "log_damaged": Reason(
+        "the log that meter: replay reads has a header or a row that is none",
+        "see the row that the detail shows; times go up, and numbers are not negative",
+        voids=True,
+        mends=False,
+    ),
     "not_exclusive": Reason(
         "the counter is of the whole node, and other leases may run there",
         "set resources.exclusive_node: true",

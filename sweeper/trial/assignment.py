@@ -1,13 +1,13 @@
 """What a launch is given to work with, and how its bench is set up from that."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.clocks import clock_for
-from sweeper.engines import engine_class
+from sweeper.engines import Clock, Engine, engine_class
 from sweeper.engines.simulated_options import of_launch
-from sweeper.meters import meter_class
+from sweeper.meters import Meter, meter_class
 from sweeper.meters.components import components_for
 from sweeper.spec import Launch, Settings
 from sweeper.trial.bench import Bench, Context, Emit
@@ -52,7 +52,7 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
     clock = clock_for(settings)
     engine = engine_class(settings.engine.kind)(settings, launch.sizes, devices, clock)
     kind = meter_kind(settings, devices)
-    meter = meter_class(kind)(devices, clock, engine)
+    meter = meter_for(kind, settings, devices, clock, engine)
     components = components_for(
         kind,
         assignment.place.get("idle_gpus", ()),
@@ -76,6 +76,15 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         emit=emit,
         components=components,
     )
+
+
+def meter_for(
+    kind: str, settings: Settings, devices: tuple[str, ...], clock: Clock, engine: Engine
+) -> Meter:
+    """A meter, with what the study's key of its name says of it, where there is such a key."""
+    made: Callable[..., Meter] = meter_class(kind)
+    own = getattr(settings, kind, None)
+    return made(devices, clock, engine) if own is None else made(devices, clock, engine, own)
 
 
 def meter_kind(settings: Settings, devices: tuple[str, ...]) -> str:
