@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.results.metrics import record_metrics, window_metrics
-from sweeper.results.record import Check, Energy, Record, Window
+from sweeper.results.record import Check, Energy, Phase, Record, Window
 
 MEASURED = Energy(source="nvml", measured=True, method="counter", scope="gpu", systematic=0.05)
 ESTIMATED = Energy(source="codecarbon", measured=False, method="estimate", scope="node")
@@ -27,6 +27,7 @@ def make_window(
     convention: str = "steady",
     gpus: int = 1,
     components: Mapping[str, Mapping[str, float] | str] | None = None,
+    phase: Phase = "all",
 ) -> Window:
     """`components` are joules of each one's devices, or the reason why the second edge has none."""
     kept = dict(samples) if samples is not None else {"latency_s": list(latency_s)}
@@ -43,6 +44,7 @@ def make_window(
     return Window(
         index=index,
         convention=convention,
+        phase=phase,
         started_s=started_s,
         ended_s=started_s + duration_s,
         requests=requests,

@@ -212,6 +212,10 @@ class SimulatedEngine:
         """Joules of a GPU of the node that stands idle, as `energy_j`."""
         return self._meter().idle_j(device)
 
+    def temperature_c(self) -> dict[str, float]:
+        """Of each device now, in degrees Celsius."""
+        return self._meter().temperature_c()
+
     def power_trace(self) -> list[tuple[float, str, float]]:
         """Ten samples (t_s, device, watts) a second and device, at most half an hour back."""
         return self._meter().trace()

@@ -22,6 +22,9 @@ DRAM_W = 20.0
 
 Near the 179 W and 19.8 W beside two H100 NVL at 284 W each of TokenPowerBench (arXiv 2512.03024).
 """
+COLD_C = 35.0
+FULL_LOAD_C = 75.0
+"""Temperatures at idle and at full load, as accelerators cooled by air show them."""
 TRACE_PERIOD_S = 0.1
 TRACE_SAMPLES = 18_000
 """Half an hour; older samples go."""
@@ -71,6 +74,12 @@ class Boards:
         """Joules of a GPU beside them that stands idle."""
         self._pass()
         return self._idle_w * _gain(device) * (self._until_s - self._made_s)
+
+    def temperature_c(self) -> dict[str, float]:
+        """Of each device, now."""
+        self._pass()
+        celsius = COLD_C + (FULL_LOAD_C - COLD_C) * self.warmth
+        return dict.fromkeys(self._gains, celsius)
 
     def trace(self) -> list[tuple[float, str, float]]:
         """Samples (t_s, device, watts), the devices of one moment together."""

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from sweeper.results.components import COMPONENTS, beside
+from sweeper.results.phases import PHASE_METRICS, phase_metrics
 from sweeper.results.record import Window
 
 LATENCIES: Mapping[str, str] = {
@@ -38,6 +39,7 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    **PHASE_METRICS,
 }
 _COMPONENTS: Mapping[str, str] = {
     **{f"{name}_energy_j": f"joules of {what}, as energy_j" for name, what in COMPONENTS.items()},
@@ -90,8 +92,11 @@ def record_metrics(
     """Every metric of one launch's windows of a point, and the undersampled percentiles among them.
 
     Ratios are ratios of sums, those of energy over the windows that have energy; latencies are of
-    the pooled samples. What is not known is absent.
+    the pooled samples. Windows of prefill alone only serve the split of the phases. What is not
+    known is absent.
     """
+    split, split_spread = phase_metrics(windows)
+    windows = [window for window in windows if window.phase == "all"]
     metered = [window for window in windows if window.energy_j is not None]
     samples: dict[str, list[Any]] = {}
     for window in windows:
@@ -107,6 +112,8 @@ def record_metrics(
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
         **_deviations(windows),
+        **split,
+        **{name + SD_WINDOWS: value for name, value in split_spread.items()},
     }
     return metrics, undersampled_names(samples)
 

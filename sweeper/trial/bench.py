@@ -12,6 +12,7 @@ from sweeper.meters import Meter, Reading
 from sweeper.meters.components import Components
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
+from sweeper.trial.evidence import Clocks, Witness, machine_clocks
 
 KEPT = frozenset({"window", "record"})
 """Kinds of events that a launch waits for until they are kept."""
@@ -38,7 +39,8 @@ class Context:
 class Bench:
     """The parts a launch works with; `devices` are its GPUs, none on a machine without.
 
-    `components` are what the node spends beside them.
+    `components` are what the node spends beside them, `witness` gathers the evidence that windows
+    are judged by; `clocks` are those of the machine.
     """
 
     engine: Engine
@@ -48,6 +50,12 @@ class Bench:
     context: Context
     emit: Emit
     components: Components = field(default_factory=Components)
+    clocks: Clocks = machine_clocks
+    witness: Witness = field(init=False)
+
+    def __post_init__(self) -> None:
+        witness = Witness(self.meter, self.clock, self.devices, self.clocks)
+        object.__setattr__(self, "witness", witness)
 
     def phase(self, name: str, point: Point | None = None) -> None:
         """Tell what begins now, and on which point."""
@@ -65,6 +73,18 @@ class Bench:
         except MeterError as error:
             return None, str(error)
         return replace(reading, components=self.components.read()), None
+
+    def temperatures_c(self) -> dict[str, float]:
+        """What the devices tell of their temperature; a device that tells none is absent."""
+        try:
+            state = self.meter.state()
+        except MeterError:
+            return {}
+        return {
+            device: float(facts["temperature_c"])
+            for device, facts in state.items()
+            if facts.get("temperature_c") is not None
+        }
 
 
 def attachment(name: str, launch: Launch, role: Role, packed: bytes) -> dict[str, Any]:
