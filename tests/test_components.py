@@ -178,7 +178,7 @@ def test_idle_gpus_are_read_by_uuid(nvml_world):
     part = IdleNvidia(["GPU-1", "GPU-2"], RealClock())
     with pytest.raises(MeterError, match="not_open"):
         part.read()
-    assert part.open() == {"gpus": ["GPU-1", "GPU-2"]}
+    assert part.open() == {"counted": ["GPU-1", "GPU-2"]}
     before = part.read()
     time.sleep(2.0)
     after = part.read()

@@ -9,6 +9,7 @@ from sweeper.engines import Clock, Engine
 
 METERS: dict[str, str] = {
     "nvml": "sweeper.meters.nvml_meter:NvmlMeter",
+    "amd": "sweeper.meters.amd:AmdMeter",
     "rapl": "sweeper.meters.rapl:RaplMeter",
     "replay": "sweeper.meters.replay:ReplayMeter",
     "codecarbon": "sweeper.meters.codecarbon:CodeCarbonMeter",

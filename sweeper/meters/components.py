@@ -21,6 +21,11 @@ PARTS: Mapping[str, Mapping[str, str]] = {
         "dram": "sweeper.meters.rapl:Memory",
         "idle_gpu": "sweeper.meters.idle:IdleNvidia",
     },
+    "amd": {
+        "cpu": "sweeper.meters.rapl:Sockets",
+        "dram": "sweeper.meters.rapl:Memory",
+        "idle_gpu": "sweeper.meters.amd:IdleAmd",
+    },
     "simulated": {
         "cpu": "sweeper.meters.simulated:SimulatedSockets",
         "dram": "sweeper.meters.simulated:SimulatedMemory",

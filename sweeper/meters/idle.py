@@ -37,7 +37,7 @@ class IdleNvidia:
         except MeterError:
             self.close()
             raise
-        return {"gpus": list(self._idle)}
+        return {"counted": list(self._idle)}
 
     def read(self) -> Reading:
         """Joules of every idle GPU.

@@ -111,6 +111,17 @@ REASONS: Mapping[str, Reason] = {
         "see nvidia-smi, and dmesg for lines with Xid",
         voids=True,
     ),
+    "amdsmi_missing": Reason(
+        "there is no amdsmi, AMD's library, or no driver for it",
+        "install ROCm, and its own package: pip install /opt/rocm/share/amd_smi",
+        voids=True,
+        mends=False,
+    ),
+    "amdsmi_error": Reason(
+        "amdsmi gave another error, which the detail names",
+        "see amd-smi metric, and dmesg for lines with amdgpu",
+        voids=True,
+    ),
     "mig": Reason(
         "the device is a MIG slice or is sliced, and NVML tells energy of whole GPUs only",
         "turn MIG off (sudo nvidia-smi -i GPU -mig 0), or leave the GPU out",
