@@ -70,6 +70,7 @@ def node(host: str = "node-1", width: int = 0, **changed: Any) -> dict[str, Any]
         },
         "nvml": {"works": True, "driver": "580.95.05"},
         "gpus": [gpu(index) for index in range(width)],
+        "amd": {"present": False} | refused("amdsmi_missing"),
         "rapl": [rapl_zone("package-0")],
         "estimate": None if width else {"works": True, "cpu_model": "AMD EPYC 9654"},
         "engines": {"vllm": engine | {"needs_gpu": bool(width)}, "transformers": engine},

@@ -13,6 +13,7 @@ from sweeper.clocks import RealClock
 from sweeper.errors import MeterError
 from sweeper.meters import amd
 from sweeper.meters.amd import AmdMeter, IdleAmd
+from sweeper.meters.inspection import amd_of_node
 from tests.amdsmi_standin import NO_PERMISSION, NOT_SUPPORTED, TIMEOUT, Gpu
 
 pytestmark = pytest.mark.nvml
@@ -149,6 +150,18 @@ def test_without_the_library_nothing_is_printed_and_the_reason_says_so() -> None
         check=True,
     )
     assert child.stdout == "amdsmi_missing\n"
+
+
+def test_what_a_node_of_amds_tells(amd_world: Enter, tmp_path: Path) -> None:
+    amd_world([*GPUS, Gpu(hip_id=2, uuid="c", energy=NOT_SUPPORTED)])
+    (tmp_path / "kfd").touch()
+    assert amd_of_node(tmp_path / "kfd") == {
+        "present": True,
+        "works": True,
+        "gpus": 3,
+        "counters": 2,
+        "reasons": ["not_supported"],
+    }
 
 
 def test_a_launch_without_gpus_has_nothing_to_measure(amd_world: Enter) -> None:

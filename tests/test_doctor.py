@@ -22,6 +22,11 @@ def engines(**changed):
     return {kind: whole[kind] | changed for kind in whole}
 
 
+def amd(gpus, counters, reasons=()):
+    facts = {"present": bool(gpus), "works": True, "gpus": gpus, "counters": counters}
+    return facts | {"reasons": list(reasons)}
+
+
 def hub(**changed):
     return node()["hub"] | changed
 
@@ -97,7 +102,32 @@ def test_what_stands_against_any_study_is_a_fault(case):
     assert "A study cannot run on every node: see the lines marked fault." in text(found)
 
 
+def test_a_node_with_amds_gpus_can_be_measured():
+    node_of_amd = node(width=2, nvml=refused("nvml_missing"), gpus=[], amd=amd(2, 2))
+    found = diagnose(PLACE, [node_of_amd])
+    told = {each.name: each for each in found.nodes[0].meters}
+    assert told["amd"].works
+    assert told["amd"].note == "counters of 2 GPUs; with meter: amd"
+    assert not [each for each in found.nodes[0].findings if each.kind == "fault"]
+    assert "-> set meter: amd in each study" in text(found)
+
+
+def test_each_meter_is_named():
+    told = [each.name for each in diagnose(PLACE, [node()]).nodes[0].meters]
+    assert told == ["nvml", "amd", "rapl", "replay", "codecarbon"]
+
+
 LACKS = [
+    (
+        "missing",
+        {"amd": {"present": True} | refused("amdsmi_missing")},
+        "no counter of AMD's GPUs: amdsmi says amdsmi_missing: GPU-0 says amdsmi_missing",
+    ),
+    (
+        "missing",
+        {"amd": amd(4, 3, ["not_supported"])},
+        "no counter of AMD's GPUs: 1 of 4 GPUs tell no energy: not_supported -> see amd-smi",
+    ),
     ("missing", {"rapl": []}, "no counter of the processors: no /sys/class/powercap"),
     (
         "missing",
@@ -241,6 +271,9 @@ def facts_of_any_kind():
             "open_files_limit": st.sampled_from([None, 256, 65536]),
             "engines": st.fixed_dictionaries(dict.fromkeys(EXTRAS, engine)),
             "rapl": st.lists(zone, max_size=2),
+            "amd": st.sampled_from(
+                [node()["amd"], {"present": True} | refused("amdsmi_error"), amd(2, 2), amd(0, 0)]
+            ),
             "hub": st.sampled_from(
                 [hub(), hub(token=False, offline=["HF_HUB_OFFLINE"]), hub(writable=False)]
             ),
