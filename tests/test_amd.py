@@ -14,7 +14,7 @@ from sweeper.errors import MeterError
 from sweeper.meters import amd
 from sweeper.meters.amd import AmdMeter, IdleAmd
 from sweeper.meters.inspection import amd_of_node
-from tests.amdsmi_standin import NO_PERMISSION, NOT_SUPPORTED, TIMEOUT, Gpu
+from tests.amdsmi_standin import NO_PERMISSION, NOT_SUPPORTED, PACKAGE, TIMEOUT, Gpu
 
 pytestmark = pytest.mark.nvml
 pytest_plugins = ("tests.amdsmi_standin.fixtures",)
@@ -133,7 +133,10 @@ def test_without_a_driver_the_reason_says_so(
         AmdMeter(["0"], RealClock()).open()
 
 
-def test_without_the_library_nothing_is_printed_and_the_reason_says_so() -> None:
+@pytest.mark.parametrize("places", [[ROOT], [ROOT, PACKAGE]], ids=["no package", "no library"])
+def test_without_the_library_nothing_is_printed_and_the_reason_says_so(
+    rocm: Path, places: list[Path]
+) -> None:
     code = (
         "from sweeper.clocks import RealClock; from sweeper.errors import MeterError\n"
         "from sweeper.meters.amd import AmdMeter\n"
@@ -143,8 +146,7 @@ def test_without_the_library_nothing_is_printed_and_the_reason_says_so() -> None
     hidden = {name: value for name, value in os.environ.items() if name != "ROCM_PATH"}
     child = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=hidden,
+        env=hidden | {"PYTHONPATH": os.pathsep.join(map(str, places))},
         capture_output=True,
         text=True,
         check=True,

@@ -30,7 +30,7 @@ CODES: Mapping[int, str] = {
 """Reason codes of what amdsmi may answer (`amdsmi_status_t`); anything else is `amdsmi_error`."""
 UNTOLD = frozenset({"not_supported", "no_permission"})
 """Answers that mean that a fact is not to be had here, while the device is well."""
-COMPARED_S = 1.0
+COMPARED_S = 0.5
 MOST_OFF = 2.0
 """Largest factor between counter and integrated power. Counters have been found that stood still,
 ran in another unit or went backwards (ROCm/amdsmi issues 22, 38 and 115)."""

@@ -4,7 +4,6 @@ The package binds every function of its library when it is imported; those that 
 have are made to answer NOT_SUPPORTED, by the names that the installed package asks for.
 """
 
-import importlib.util
 import re
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +12,9 @@ from pathlib import Path
 
 from tests.nvml_standin import compiler
 
+PACKAGE = Path(__file__).resolve().parents[2] / ".venv" / "opt" / "amdsmi"
+"""Where `make setup` puts the package: with it on the path of everything else, CodeCarbon and torch
+would import it too."""
 LIBRARY = "libamd_smi.so"
 SCENARIO = "SWEEPER_AMDSMI_SCENARIO"
 NOT_SUPPORTED, NO_PERMISSION, TIMEOUT = 2, 10, 8
@@ -62,11 +64,11 @@ def build(folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is no C compiler, or no amdsmi package.
     """
-    command, package = compiler(), importlib.util.find_spec("amdsmi")
-    if command is None or package is None or package.origin is None:
-        raise FileNotFoundError("no C compiler (cc or gcc), or no amdsmi package")
+    command = compiler()
+    if command is None:
+        raise FileNotFoundError("no C compiler (cc or gcc)")
     here = Path(__file__).parent
-    wrapper = Path(package.origin).with_name("amdsmi_wrapper.py").read_text()
+    wrapper = (PACKAGE / "amdsmi" / "amdsmi_wrapper.py").read_text()
     asked = set(re.findall(r"_libraries\['libamd_smi\.so'\]\.(\w+)", wrapper))
     source = (here / "amdsmi.c").read_text()
     lacking = sorted(asked - set(re.findall(r"^status (\w+)\(", source, re.MULTILINE)))
