@@ -182,7 +182,7 @@ def remaining(trial: Trial, done: Collection[str], attempt: int, cost: Cost = NO
         if (left := tuple(point for point in launch.points if point.id not in done))
     )
     return replace(
-        trial, launches=launches, attempt=attempt, expected_s=_expected_s(launches, cost)
+        trial, launches=launches, attempt=attempt, expected_s=expected_s(launches, cost)
     )
 
 
@@ -248,11 +248,12 @@ def trial_of(
         id=identity,
         gpus=points[0].settings.engine.gpus,
         launches=(launch,),
-        expected_s=_expected_s((launch,), cost),
+        expected_s=expected_s((launch,), cost),
     )
 
 
-def _expected_s(launches: Iterable[Launch], cost: Cost) -> float:
+def expected_s(launches: Iterable[Launch], cost: Cost) -> float:
+    """How long a lease is held for launches, one after the other."""
     return sum(
         cost.load_s(launch.points[0].settings)
         + sum(cost.point_s(point.settings) for point in launch.points)

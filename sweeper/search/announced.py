@@ -22,8 +22,8 @@ class Announced:
     def finished(self) -> bool:
         return self._search.finished
 
-    def ask(self, idle: int) -> Sequence[Trial]:
-        asked = self._search.ask(idle)
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
+        asked = self._search.ask(idle, under_way)
         self._say(asked, not self.finished)
         return asked
 

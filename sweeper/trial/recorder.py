@@ -139,7 +139,7 @@ def failed_record(
         chosen=dict(point.chosen),
         condition=dict(point.condition),
         convention=point.settings.convention,
-        gpus=trial.gpus,
+        gpus=launch.gpus,
         environment=place,
         started_at=now,
         ended_at=now,
