@@ -105,3 +105,17 @@ def comparisons(points: Iterable[Point]) -> tuple[tuple[Point, ...], ...]:
         key = digest([dict(point.condition), point.settings.convention])
         found.setdefault(key, []).append(point)
     return tuple(tuple(group) for group in found.values())
+
+
+def promise(study: Study, points: Iterable[Point]) -> str | None:
+    """The blocks that follow when the rest is measured, in words; `None` where none do."""
+    asked = study.settings.measure.finalists
+    if not asked.blocks:
+        return None
+    groups = comparisons(points)
+    count = min(asked.count, max(map(len, groups)))
+    finalists = f"the {count} finalists" if count > 1 else "the finalist"
+    said = f"{asked.blocks} block{'s' * (asked.blocks > 1)} of {finalists}"
+    if len(groups) > 1:
+        said += f" of each of {len(groups)} conditions"
+    return said + (", with what their savings are against" if study.baseline else "")

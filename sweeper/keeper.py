@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sweeper.cluster.attempts import keys
 from sweeper.progress.progress import Progress
 from sweeper.results.attachments import OF
 from sweeper.results.journal import Journal

@@ -13,7 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sweeper.errors import StudyError
@@ -172,18 +172,6 @@ def chunks(
 def largest_first(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     """By GPU-seconds, the largest first; ties in the order given."""
     return tuple(sorted(trials, key=lambda trial: -trial.gpus * trial.expected_s))
-
-
-def remaining(trial: Trial, done: Collection[str], attempt: int, cost: Cost = NOMINAL) -> Trial:
-    """The same trial for another attempt, without the points in `done`."""
-    launches = tuple(
-        replace(launch, points=left)
-        for launch in trial.launches
-        if (left := tuple(point for point in launch.points if point.id not in done))
-    )
-    return replace(
-        trial, launches=launches, attempt=attempt, expected_s=expected_s(launches, cost)
-    )
 
 
 def min_requests(study: Study) -> int:

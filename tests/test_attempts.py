@@ -77,7 +77,7 @@ def test_a_point_in_progress_at_two_deaths_is_failed_alone() -> None:
     assert left(course) == [("b", 0, "full")]
 
 
-def test_three_deaths_without_a_point_fail_the_whole_trial() -> None:
+def test_three_deaths_between_launches_fail_the_whole_trial() -> None:
     course = Course(trial=trial("t", ["a", "b"], ["a"]))
     course = recorded(course, accepted(("b", 0, "full")))
     for count in range(TRIAL_DEATHS):
@@ -194,7 +194,8 @@ def test_every_point_gets_one_verdict(
         bad = {key for key in keys(one) if key[0] in deadly or one.id in doomed}
         assert set(given_up) == bad
         deaths = sum(event["kind"] == "death" for event in told)
-        assert deaths == (TRIAL_DEATHS if one.id in doomed else POINT_DEATHS * len(bad))
+        of_launches = TRIAL_DEATHS * len(one.launches)
+        assert deaths == (of_launches if one.id in doomed else POINT_DEATHS * len(bad))
 
 
 def test_a_retry_goes_to_another_node() -> None:

@@ -40,7 +40,6 @@ def study(tmp_path):
         ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
         ("meter: rapl", "meter: rapl"),
         ("measure: {phases: true}", "measure.phases"),
-        ("measure: {finalists: {blocks: 2}}", "measure.finalists.blocks"),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
         ("quality: {command: x, min: 1}", "quality.command"),

@@ -35,6 +35,11 @@ class Finals:
         return self._search.finished and self._left == ()
 
     @property
+    def searching(self) -> bool:
+        """Whether the other search may ask for more."""
+        return not self._search.finished
+
+    @property
     def chosen(self) -> bool:
         """Whether the finalists are known."""
         return self._left is not None

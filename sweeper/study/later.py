@@ -23,7 +23,6 @@ UNTOUCHED = (
     "gpu.power_limit_w",
     "gpu.clock_mhz",
     "measure.phases",
-    "measure.finalists.blocks",
 )
 """Settings that only their default is available of."""
 AVAILABLE: dict[str, tuple[str, ...]] = {
