@@ -16,7 +16,7 @@ from sweeper.errors import StudyError
 from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
-from sweeper.plan import Cost, Plan, min_requests, nominal_point_s, plan
+from sweeper.plan import Cost, Plan, expected_s, min_requests, nominal_point_s, plan
 from sweeper.roofline import load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
@@ -212,12 +212,7 @@ def _without(trial: Trial, unfit: dict[str, str], cost: Cost) -> Trial | None:
     )
     if not launches:
         return None
-    seconds = sum(
-        cost.load_s(launch.points[0].settings)
-        + sum(cost.point_s(point.settings) for point in launch.points)
-        for launch in launches
-    )
-    return replace(trial, launches=launches, expected_s=seconds)
+    return replace(trial, launches=launches, expected_s=expected_s(launches, cost))
 
 
 def _trial_energy_j(trial: Trial, card: Gpu) -> float:

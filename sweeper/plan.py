@@ -242,11 +242,15 @@ def trial_of(
 
 def expected_s(launches: Iterable[Launch], cost: Cost) -> float:
     """How long a lease is held for launches, one after the other."""
-    return sum(
-        cost.load_s(launch.points[0].settings)
-        + sum(cost.point_s(point.settings) for point in launch.points)
-        for launch in launches
-    )
+    return sum(launch_s(launch.points, cost) for launch in launches)
+
+
+def launch_s(points: Sequence[Point], cost: Cost) -> float:
+    """How long a launch takes: loading, its points, and a window of its control at the end."""
+    work_s = math.fsum(cost.point_s(point.settings) for point in points)
+    windows = len(points) * points[0].settings.measure.repeats
+    control_s = work_s / windows if len(points) > 1 else 0.0
+    return cost.load_s(points[0].settings) + work_s + control_s
 
 
 def _limit_s(area: float, devices: int | None, gpus: int) -> float | None:

@@ -115,7 +115,7 @@ def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
     cost = cost_on(gpu("H100"))
     assert cost.load_s(unknown) == NOMINAL_LOAD_S
     assert cost.point_s(unknown) == nominal_point_s(unknown)
-    assert found.gpu_seconds == NOMINAL_LOAD_S + 2 * nominal_point_s(unknown)
+    assert found.gpu_seconds == NOMINAL_LOAD_S + (2 + 1 / 3) * nominal_point_s(unknown)
 
 
 def test_percentiles_that_are_asked_for_lengthen_the_windows_of_small_batches():

@@ -36,6 +36,8 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
+    "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
 }
 METRICS: Mapping[str, str] = {
     **_SCALARS,
@@ -54,6 +56,11 @@ ENERGY_METRICS: frozenset[str] = frozenset(
 SD_WINDOWS = "_sd_windows"
 """Ends the name of a sample standard deviation over the windows of one launch."""
 
+DRIFTS: Mapping[str, str] = {
+    "energy_drift_ratio": "energy_per_output_token_j",
+    "tpot_drift_ratio": "tpot_mean_s",
+}
+"""What the drift of a launch is told in, and of which metric of its control."""
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
 
@@ -113,6 +120,20 @@ def window_metrics(
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
     energy = {} if energy_j is None else _energy(totals, energy_j, metered_s or duration_s)
     return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+
+
+def drift(windows: Sequence[Window], last: Window) -> dict[str, float]:
+    """A control's last window over the first of `windows`, by energy per token and by TPOT.
+
+    Absent where either window lacks the number, or where they are one window.
+    """
+    found = {}
+    for name, metric in DRIFTS.items():
+        first = next((each for each in windows if metric in each.metrics), last)
+        before, after = first.metrics.get(metric), last.metrics.get(metric)
+        if first is not last and before and after:
+            found[name] = after / before
+    return found
 
 
 def undersampled_names(samples: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
