@@ -79,8 +79,8 @@ class Progress:
         blocks = sum(trial.block for trial in trials)
         points = sum(len(launch.points) for trial in trials for launch in trial.launches)
         if blocks:
-            more = f"{many(points, 'more point')} to measure"
-            self._view.say(f"  finalists in {many(blocks, 'block')}: {more}")
+            left = f"{many(points, 'more point')} to measure"
+            self._view.say(f"  finalists in {many(blocks, 'block')}: {left}")
         elif points:
             self._view.say(f"  {many(points, 'more point')} to measure", passing=True)
 
