@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.meters.comparison import Comparison, integral, period_s
-from sweeper.meters.counter import Tick
+from sweeper.meters.comparison import Comparison, integral
+from sweeper.meters.counter import Tick, period_s
 
 
 @pytest.mark.long

@@ -9,9 +9,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
-from sweeper.meters.counter import Tick, Watch
+from sweeper.engines import Clock
+from sweeper.meters.counter import Watch, period_s
 
 SAMPLE_S = 0.02
 """Between samples of the power, which boards renew every 20 to 100 ms (arXiv 2312.02741)."""
@@ -45,7 +45,7 @@ def compare(
     device: str,
     counter_j: Callable[[], float],
     power_w: Callable[[], float],
-    now: Callable[[], float],
+    clock: Clock,
     seconds: float,
 ) -> Comparison:
     """Watch one device for `seconds`, longer where its counter has hardly ticked by then.
@@ -54,15 +54,15 @@ def compare(
         MeterError: the counter stands still or goes down, or one of the two cannot be read.
     """
     samples: list[Sample] = []
-    watch = Watch({device: counter_j}, now)
+    watch = Watch({device: counter_j}, clock)
     ticks = watch.ticks[device]
-    ends_s = now() + seconds
+    ends_s = clock.now() + seconds
 
     def sampled() -> bool:
-        at_s = now()
+        at_s = clock.now()
         if not samples or at_s - samples[-1][0] >= SAMPLE_S:
             watts = power_w()
-            samples.append(((at_s + now()) / 2, watts))
+            samples.append(((at_s + clock.now()) / 2, watts))
         return at_s >= ends_s and len(ticks) >= FEWEST_TICKS
 
     watch.until(sampled)
@@ -73,13 +73,6 @@ def compare(
         counter_j=last.energy_j - first.energy_j,
         power_j=integral(samples, first.t_s, last.t_s),
     )
-
-
-def period_s(ticks: Sequence[Tick]) -> float:
-    """The time between two ticks; a tick that nobody saw leaves a gap of several periods."""
-    gaps = [after.t_s - before.t_s for before, after in pairwise(ticks)]
-    usual_s = median(gaps)
-    return sum(gaps) / sum(max(1, round(gap / usual_s)) for gap in gaps)
 
 
 def integral(samples: Sequence[Sample], from_s: float, until_s: float) -> float:

@@ -129,7 +129,8 @@ def drift(windows: Sequence[Window], last: Window) -> dict[str, float]:
     """
     found = {}
     for name, metric in DRIFTS.items():
-        first = next((each for each in windows if metric in each.metrics), last)
+        told = (each for each in windows if each.phase == "all" and metric in each.metrics)
+        first = next(told, last)
         before, after = first.metrics.get(metric), last.metrics.get(metric)
         if first is not last and before and after:
             found[name] = after / before
