@@ -4,11 +4,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from sweeper.answers.best import Answer
+from sweeper.answers.change import Change
 from sweeper.answers.criteria import Limit, judge
 from sweeper.answers.front import Group
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.results import Provenance, Result
-from sweeper.answers.savings import Change
 from sweeper.answers.table import brief, doubt, plain
 from sweeper.answers.units import digits, exponent, label, prefixed, quantity
 from sweeper.results.metrics import METRICS
