@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,7 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
 from sweeper.meters.counter import Counters, read_aligned
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml import MACHINE, NvmlMeter
 from tests.nvml_standin import (
     GPU_LOST,
     NOT_SUPPORTED,
@@ -29,11 +30,13 @@ from tests.nvml_standin import (
     Scenario,
     environment,
 )
+from tests.nvml_standin.virtual import VirtualWorld
 
 pytest_plugins = ("tests.nvml_standin.fixtures",)
 pytestmark = pytest.mark.nvml
 
 Enter = Callable[[Scenario], Scenario]
+Begin = Callable[..., VirtualWorld]
 NO_ENGINE = cast("Engine", None)
 
 
@@ -81,9 +84,9 @@ def test_windows_cost_what_the_scenario_spends(nvml_world: Enter, period_s: floa
     names = [gpu.uuid for gpu in world.gpus]
     groups = [[name] for name in names[:5]] + [names[5:]]
     with nvml.session():
-        began = [read_aligned(counters(group), time.monotonic) for group in groups]
+        began = [read_aligned(counters(group), MACHINE) for group in groups]
         time.sleep(5.0)
-        ended = [read_aligned(counters(group), time.monotonic) for group in groups]
+        ended = [read_aligned(counters(group), MACHINE) for group in groups]
     for group, (from_s, before), (until_s, after) in zip(groups, began, ended, strict=True):
         assert until_s - from_s > 4.5
         for uuid in group:
@@ -205,6 +208,17 @@ def test_slices_nothing_and_virtual_clocks_are_refused(nvml_world: Enter) -> Non
         meter_of().open()
     with pytest.raises(MeterError, match=r"^clock_not_real:"):
         NvmlMeter(["GPU-a"], StandingClock(), NO_ENGINE).open()
+
+
+def test_another_clock_is_held_against_the_machines(virtual_world: Begin) -> None:
+    """A virtual clock is real where the counters tick on it, and only there."""
+    world = virtual_world(Gpu(uuid="GPU-a"))
+    with closing(world.meter()) as meter:
+        meter.open()
+        assert meter.read().t_s == pytest.approx(world.clock.now(), abs=0.002)
+    strange = NvmlMeter(["GPU-a"], RealClock(), NO_ENGINE, machine=world.clock)
+    with pytest.raises(MeterError, match=r"^clock_not_real:"):
+        strange.open()
 
 
 def test_without_a_driver_there_is_no_meter_and_no_gpu(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from sweeper.engines import Clock
 from sweeper.meters.counter import Tick, Watch
 
 SAMPLE_S = 0.02
@@ -45,7 +46,7 @@ def compare(
     device: str,
     counter_j: Callable[[], float],
     power_w: Callable[[], float],
-    now: Callable[[], float],
+    clock: Clock,
     seconds: float,
 ) -> Comparison:
     """Watch one device for `seconds`, longer where its counter has hardly ticked by then.
@@ -54,15 +55,15 @@ def compare(
         MeterError: the counter stands still or goes down, or one of the two cannot be read.
     """
     samples: list[Sample] = []
-    watch = Watch({device: counter_j}, now)
+    watch = Watch({device: counter_j}, clock)
     ticks = watch.ticks[device]
-    ends_s = now() + seconds
+    ends_s = clock.now() + seconds
 
     def sampled() -> bool:
-        at_s = now()
+        at_s = clock.now()
         if not samples or at_s - samples[-1][0] >= SAMPLE_S:
             watts = power_w()
-            samples.append(((at_s + now()) / 2, watts))
+            samples.append(((at_s + clock.now()) / 2, watts))
         return at_s >= ends_s and len(ticks) >= FEWEST_TICKS
 
     watch.until(sampled)

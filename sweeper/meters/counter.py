@@ -9,12 +9,12 @@ therefore watches for ticks, and refers every device to one moment:
     watching        ^      ^ t_s           ^ done
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from sweeper.engines import Clock
 from sweeper.errors import MeterError
 
 POLL_S = 0.001
@@ -45,13 +45,13 @@ class Tick:
 class Watch:
     """Looks at counters as often as makes sense and notes when each one ticks."""
 
-    def __init__(self, counters: Counters, now: Callable[[], float]) -> None:
+    def __init__(self, counters: Counters, clock: Clock) -> None:
         self._counters = counters
-        self._now = now
+        self._clock = clock
         self._seen: dict[str, tuple[float, float]] = {}
-        self._moved_s = dict.fromkeys(counters, time.monotonic())
+        self._moved_s = dict.fromkeys(counters, clock.now())
         self._shortest_s = dict.fromkeys(counters, float("inf"))
-        self._began_s = time.monotonic()
+        self._began_s = clock.now()
         self._ticked = dict.fromkeys(counters, 0)
         self.ticks: dict[str, list[Tick]] = {device: [] for device in counters}
 
@@ -65,12 +65,13 @@ class Watch:
         while not done():
             for device, read in self._counters.items():
                 self._look(device, read)
-            time.sleep(POLL_S)
+            self._clock.sleep(POLL_S)
 
     def _look(self, device: str, read: Callable[[], float]) -> None:
-        before_s = self._now()
+        before_s = self._clock.now()
         energy_j = read()
-        at_s = (before_s + self._now()) / 2
+        after_s = self._clock.now()
+        at_s = (before_s + after_s) / 2
         last_s, last_j = self._seen.get(device, (at_s, energy_j))
         self._seen[device] = at_s, energy_j
         width_s = at_s - last_s
@@ -79,21 +80,21 @@ class Watch:
         if energy_j < last_j:
             raise MeterError("counter_reset", f"{device} went from {last_j} J to {energy_j} J")
         if energy_j > last_j:
-            self._moved_s[device] = time.monotonic()
+            self._moved_s[device] = after_s
             self._ticked[device] += 1
             if width_s <= max(SHARP_S, 2 * self._shortest_s[device]) or self._late():
                 middle_s = (last_s + at_s) / 2
                 self.ticks[device].append(Tick(middle_s, energy_j, self._ticked[device]))
-        elif time.monotonic() - self._moved_s[device] > STUCK_S:
+        elif after_s - self._moved_s[device] > STUCK_S:
             raise MeterError("counter_stuck", f"{device} stood at {energy_j} J for {STUCK_S} s")
 
     def _late(self) -> bool:
         """Whether the machine is too busy for sharp ticks, so that wide ones must do."""
-        return time.monotonic() - self._began_s > STUCK_S
+        return self._clock.now() - self._began_s > STUCK_S
 
 
-def read_aligned(counters: Counters, now: Callable[[], float]) -> tuple[float, dict[str, float]]:
-    """One moment, as `now` tells it, and every counter's joules at that moment.
+def read_aligned(counters: Counters, clock: Clock) -> tuple[float, dict[str, float]]:
+    """One moment of the clock, and every counter's joules at that moment.
 
     One counter is read right at a tick, so its joules are exact and the moment is known to the
     millisecond. Of several, the moment is the tick of the one that ticks last; what the others had
@@ -104,7 +105,7 @@ def read_aligned(counters: Counters, now: Callable[[], float]) -> tuple[float, d
     Raises:
         MeterError: as `Watch.until`.
     """
-    watch = Watch(counters, now)
+    watch = Watch(counters, clock)
     watch.until(lambda: all(watch.ticks.values()))
     t_s = max(ticks[-1].t_s for ticks in watch.ticks.values())
     watch.until(lambda: all(ticks[-1].t_s >= t_s for ticks in watch.ticks.values()))
@@ -120,7 +121,7 @@ def _at(t_s: float, ticks: list[Tick]) -> float:
     return before.energy_j + part * (after.energy_j - before.energy_j)
 
 
-def periods_s(counters: Counters, now: Callable[[], float]) -> dict[str, float]:
+def periods_s(counters: Counters, clock: Clock) -> dict[str, float]:
     """The time between ticks of every counter, from three gaps each.
 
     A counter that moves at every look has a period no longer than what is returned. Between two
@@ -129,7 +130,7 @@ def periods_s(counters: Counters, now: Callable[[], float]) -> dict[str, float]:
     Raises:
         MeterError: as `Watch.until`.
     """
-    watch = Watch(counters, now)
+    watch = Watch(counters, clock)
     watch.until(lambda: all(len(ticks) > 3 for ticks in watch.ticks.values()))
     return {
         device: median((b.t_s - a.t_s) / (b.number - a.number) for a, b in pairwise(ticks))

@@ -3,7 +3,6 @@
 Everything is plain data. What does not work has `works: false` with a reason code and a detail.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -98,7 +97,7 @@ def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
             uuid,
             partial(nvml.energy_j, uuid, handle),
             nvml.power_reader(handle),
-            time.monotonic,
+            RealClock(),
             seconds,
         )
     except MeterError as error:

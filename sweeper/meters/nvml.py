@@ -4,7 +4,6 @@ The only file that imports pynvml. Devices are UUIDs: NVML knows nothing of CUDA
 and counts in another order than CUDA.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,11 +11,12 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from sweeper.clocks import RealClock
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Reading
 from sweeper.meters.counter import Counters, periods_s, read_aligned
-from sweeper.meters.trace import PowerTrace
+from sweeper.meters.trace import PowerTrace, Trace
 
 CODES: Mapping[int, str] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "nvml_missing",
@@ -42,6 +42,7 @@ UNTOLD = (
 MODULE_NAMES = ("GH200",)
 """Grace Hopper counts the module: GPU, CPU and memory (as found by Zeus, pull request 172)."""
 CLOCK_DRIFT = 0.05
+MACHINE = RealClock()
 
 Handle = Any
 PowerReader = Callable[[], float]
@@ -277,11 +278,21 @@ class NvmlMeter:
     min_window_s = 5.0
     waits = True
 
-    def __init__(self, devices: Sequence[str], clock: Clock, engine: Engine) -> None:
+    def __init__(
+        self,
+        devices: Sequence[str],
+        clock: Clock,
+        engine: Engine,
+        *,
+        machine: Clock = MACHINE,
+        trace: Trace | None = None,
+    ) -> None:
+        """`machine` is the clock on which the counters tick and `trace` samples."""
         self._devices = tuple(devices)
         self._clock = clock
+        self._machine = machine
         self._handles: dict[str, Handle] = {}
-        self._trace = PowerTrace(self._devices)
+        self._trace = trace or PowerTrace(self._devices)
         self._offset_s = 0.0
         self._opened: Any = None
 
@@ -305,10 +316,10 @@ class NvmlMeter:
 
     def _find(self) -> Mapping[str, Any]:
         self._handles = {uuid: handle_of(uuid) for uuid in self._devices}
-        real_s, clock_s = time.monotonic(), self._clock.now()
-        periods = periods_s(self._counters(), time.monotonic)
-        _same_rate(time.monotonic() - real_s, self._clock.now() - clock_s)
-        self._offset_s = self._clock.now() - time.monotonic()
+        real_s, clock_s = self._machine.now(), self._clock.now()
+        periods = periods_s(self._counters(), self._machine)
+        _same_rate(self._machine.now() - real_s, self._clock.now() - clock_s)
+        self._offset_s = self._clock.now() - self._machine.now()
         gpus = [
             facts_of(handle)
             | {"counter_period_s": periods[uuid], "power_method": power_method(handle)}
@@ -331,7 +342,7 @@ class NvmlMeter:
         """
         if self._opened is None:
             raise MeterError("not_open", "the meter was closed, or never opened")
-        t_s, joules = read_aligned(self._counters(), self._clock.now)
+        t_s, joules = read_aligned(self._counters(), self._clock)
         return Reading(t_s=t_s, energy_j=joules)
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
