@@ -1,5 +1,7 @@
 """Answers with the discards included: what comes back, what stays lost, what changes."""
 
+import html
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,11 +10,14 @@ from hypothesis import strategies as st
 
 from sweeper.answers.best import answers
 from sweeper.answers.discards import Discards, discards_of, effects, with_discards
+from sweeper.answers.page_discards import discards_section
+from sweeper.results.contents import Contents
 from sweeper.results.metrics import is_energy, record_metrics
 from sweeper.results.reasons import REASONS
 from sweeper.spec import Settings, Study
 from tests.records import make_record, make_window
 
+SIZE = "workload.batch_size"
 ENERGY = "energy_per_output_token_j"
 HOT, LOST = "thermal_slowdown: GPU-0", "counter_reset: GPU-0 went down by 3.000 J"
 SOUND = st.floats(100, 1000)
@@ -118,3 +123,31 @@ def test_a_condition_that_only_discards_answer_is_told():
     assert not one.best_changes
     assert (other.without.best, other.included.best.id) == (None, "q")
     assert other.best_changes
+
+
+def section(joules, *reasons):
+    """What a page says of a window of so many joules, discarded, beside a sound one of 300 J."""
+    records = (
+        point("lost", window(joules, *reasons), chosen={SIZE: 1}),
+        point("sound", window(300.0), chosen={SIZE: 4}),
+    )
+    contents = Contents(records=records)
+    text = re.sub("<[^>]*>", " ", str(discards_section(STUDY, contents, answers(records, STUDY))))
+    return " ".join(html.unescape(text).split())
+
+
+def test_the_page_says_what_would_change_with_the_discards():
+    said = section(100.0, "thermal_slowdown: GPU-0", "unbalanced: 3")
+    assert "1 of 2 windows gave no energy" in said
+    assert "In 1 of them the readings still tell joules" in said
+    assert "batch_size 4: 600 mJ/token batch_size 1: 200 mJ/token" in said
+    assert "joined by batch_size 1; without batch_size 4" in said
+    for code in ("thermal_slowdown", "unbalanced"):
+        assert f"{code} 1 {REASONS[code].meaning} {REASONS[code].remedy}" in said
+
+
+def test_the_page_says_where_discards_would_change_nothing():
+    said = section(900.0, "thermal_slowdown: GPU-0")
+    assert "batch_size 4: 600 mJ/token the same: batch_size 4: 600 mJ/token the same points" in said
+    said = section(900.0, "counter_reset: GPU-0")
+    assert "None of them can be included" in said

@@ -28,7 +28,8 @@ STUDY = Study(
     limits={"latency_mean_s": 100.0},
 )
 INTERVAL = re.compile(
-    rf"±(?!5 %)|ci95|\[[+{MINUS}0]|\bp (?:<|&lt;|[0-9])|significant(?:,|\": (?!null))|class=\"bar 
+    rf"±(?!5 %)|ci95|\[[+{MINUS}0]|\bp (?:<|&lt;|[0-9])|significant,|significant\": (?!null)"
+    '|class="bar '
 )
 """The marks of an interval or of a p, but for the gain error, which is 5 %."""
 
