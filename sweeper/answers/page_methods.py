@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeper.answers.best import Answer
+from sweeper.answers.change import MIN_BLOCKS
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_words import TIMES, data_table
 from sweeper.answers.table import shown_metrics
@@ -94,10 +95,20 @@ def methods_section(contents: Contents, study: Study, answers: Sequence[Answer])
         ),
         f"a percentile with fewer than {MIN_TAIL} samples beyond it is marked: too few samples",
         (
-            "changes against the baseline are ratios of means, their intervals on the scale of "
-            "logarithms; paired where both sides come from the same leases, thus the same GPUs, "
-            "else by Welch's approximation"
+            "changes against the baseline are ratios of geometric means, their intervals and p by "
+            "Student's t on logarithms: paired, of one ratio for each block (a lease that holds "
+            "both sides, on the same GPUs), else unpaired by Welch's approximation"
         ),
+        (
+            f"significance is claimed of pairs in at least {MIN_BLOCKS} blocks alone, with p "
+            "adjusted by Holm over the comparisons of a condition and metric; whatever else has a "
+            "p screens, adjusted by Benjamini-Hochberg, and is no claim"
+        ),
+        (
+            "the gain error of boards cancels in a ratio where both sides ran on the same GPUs, "
+            "and is in its interval where each side ran on several; else it stands beside the ratio"
+        ),
+        "results whose intervals overlap in every objective are tied, whatever their order here",
         (
             "a limit is met when the worse end of the interval meets it, with one launch by "
             "value; best is the least of the first objective among the results that meet every "
