@@ -20,7 +20,7 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
 from sweeper.meters.counter import Counters, read_aligned
-from sweeper.meters.nvml import MACHINE, NvmlMeter
+from sweeper.meters.nvml_meter import MACHINE, NvmlMeter
 from tests.nvml_standin import (
     GPU_LOST,
     NOT_SUPPORTED,
@@ -28,6 +28,7 @@ from tests.nvml_standin import (
     Gpu,
     Process,
     Scenario,
+    Violation,
     environment,
 )
 from tests.nvml_standin.virtual import VirtualWorld
@@ -56,7 +57,7 @@ class StandingClock(RealClock):
 
 
 def meter_of(*devices: str) -> NvmlMeter:
-    return NvmlMeter(devices, RealClock(), NO_ENGINE)
+    return NvmlMeter(devices, RealClock(), NO_ENGINE, compared_s=0.3)
 
 
 def busy_gpu(number: int, period_s: float, rng: random.Random) -> Gpu:
@@ -104,6 +105,7 @@ def test_open_tells_the_facts_and_read_the_joules(nvml_world: Enter) -> None:
     assert facts["driver"] == "0.0-standin"
     (told,) = facts["gpus"]
     assert told.pop("counter_period_s") > 0.04
+    assert told.pop("counter_ratio") == pytest.approx(1.0, abs=0.02)
     assert told == {
         "uuid": "GPU-a",
         "name": "NVIDIA H200",
@@ -134,6 +136,10 @@ def test_what_a_device_does_not_tell_is_absent(nvml_world: Enter) -> None:
         "nvmlDeviceGetMigMode",
         "nvmlDeviceGetComputeRunningProcesses_v3",
         "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetTotalEccErrors",
     }
     nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a", unsupported=frozenset(silent)),)))
     meter = meter_of("GPU-a")
@@ -153,6 +159,12 @@ def test_state_is_of_now(nvml_world: Enter) -> None:
         temperature_c=((-1.0, 61.0),),
         memory_used_bytes=((-100.0, 0.0), (-50.0, 5e9)),
         processes=(Process(12, 1), Process(7, 1), Process(99, 1, until_s=-1.0)),
+        clocks_mhz=(1470, 3201),
+        utilization=87,
+        power_limit_w=650.0,
+        event_reasons=0x4 | 0x40 | 0x8000,
+        violations=(Violation(74, -9.0, -2.5), Violation(271, -2.0, -1.0)),
+        ecc_errors=(3, 1),
     )
     nvml_world(Scenario(gpus=(gpu,)))
     expected = {
@@ -160,17 +172,72 @@ def test_state_is_of_now(nvml_world: Enter) -> None:
         "memory_used_bytes": 5_000_000_000,
         "memory_total_bytes": gpu.memory_bytes,
         "temperature_c": 61.0,
+        "memory_temperature_c": 61.0,
+        "sm_clock_mhz": 1470,
+        "memory_clock_mhz": 3201,
+        "utilization": 0.87,
+        "power_limit_w": 650.0,
+        "events": ["power_cap", "hw_thermal_slowdown", "0x8000"],
+        "violations_s": {
+            "power_cap": 6.5,
+            "thermal": 0.0,
+            "sync_boost": 0.0,
+            "board_limit": 0.0,
+            "reliability": 0.0,
+            "sw_thermal_slowdown": 0.0,
+            "hw_thermal_slowdown": 0.0,
+            "hw_power_brake_slowdown": 1.0,
+        },
+        "ecc_corrected": 3,
+        "ecc_uncorrected": 1,
     }
     assert nvml.states(["GPU-a"]) == {"GPU-a": expected}
+
+
+def test_a_violation_that_is_not_told_is_absent(nvml_world: Enter) -> None:
+    faults = tuple(Fault(f"field:{number}", NOT_SUPPORTED) for number in (82, *range(74, 82)))
+    nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a", faults=faults),)))
+    state = nvml.states(["GPU-a"])["GPU-a"]
+    assert "memory_temperature_c" not in state
+    assert set(state["violations_s"]) == {
+        "sw_thermal_slowdown",
+        "hw_thermal_slowdown",
+        "hw_power_brake_slowdown",
+    }
+
+
+@pytest.mark.parametrize("gain", [0.6, 1.0, 1.3])
+def test_open_tells_each_gpus_own_ratio_of_counter_to_power(
+    virtual_world: Begin, gain: float
+) -> None:
+    world = virtual_world(
+        Gpu(uuid="GPU-a", counter_gain=gain, power_w=((0.0, 80.0),)),
+        Gpu(uuid="GPU-b", power_w=((0.0, 90.0),), counter_period_s=0.02),
+        look_s=(0.003, 0.005),
+    )
+    with closing(world.meter()) as meter:
+        one, other = meter.open()["gpus"]
+    assert one["counter_ratio"] == pytest.approx(gain, rel=0.01)
+    assert other["counter_ratio"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_without_power_there_is_a_counter_but_no_ratio(virtual_world: Begin) -> None:
+    silent = frozenset({"nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"})
+    world = virtual_world(Gpu(uuid="GPU-a", unsupported=silent))
+    with closing(world.meter()) as meter:
+        (told,) = meter.open()["gpus"]
+        assert meter.read().energy_j["GPU-a"] > 0
+    assert "counter_ratio" not in told
 
 
 def test_grace_hopper_counts_its_module(nvml_world: Enter) -> None:
     gpu = Gpu(uuid="GPU-a", name="NVIDIA GH200 480GB", counter_period_s=0.02)
     nvml_world(Scenario(gpus=(gpu,)))
     meter = meter_of("GPU-a")
-    meter.open()
+    (told,) = meter.open()["gpus"]
     meter.close()
     assert meter.scope == "module"
+    assert "counter_ratio" not in told
 
 
 REFUSALS = {
@@ -236,8 +303,9 @@ def test_without_the_library_there_is_no_meter_and_no_gpu(tmp_path: Path) -> Non
     """In a process of its own: this one has loaded the stand-in for good."""
     script = (
         "from sweeper.meters import nvml\n"
+        "from sweeper.meters.nvml_meter import NvmlMeter\n"
         "assert nvml.gpus_of_node() == []\n"
-        "try:\n    nvml.NvmlMeter(['GPU-a'], None, None).open()\n"
+        "try:\n    NvmlMeter(['GPU-a'], None, None).open()\n"
         "except Exception as error:\n    print(error.code)\n"
     )
     env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
