@@ -16,6 +16,7 @@ from sweeper.results.metrics import (
     weighted_percentile,
     window_metrics,
 )
+from sweeper.results.phases import PHASE_METRICS
 from tests.records import make_window
 
 SECONDS = st.floats(0.001, 100.0)
@@ -80,6 +81,7 @@ def test_every_name_that_is_made_is_documented():
     assert set(METRICS) - made == {
         *("context_idle_w", "bare_idle_w", "peak_memory_bytes"),
         *("energy_drift_ratio", "tpot_drift_ratio"),
+        *PHASE_METRICS,
     }
     assert made <= set(METRICS)
 
@@ -179,6 +181,7 @@ def test_what_needs_a_meter_and_what_is_wanted_high():
     assert energy == {
         *("energy_j", "energy_per_output_token_j", "energy_per_token_j", "energy_per_request_j"),
         *("power_mean_w", "context_idle_w", "bare_idle_w", "energy_drift_ratio"),
+        *PHASE_METRICS,
     }
     assert is_energy("energy_j_sd_windows")
     assert not is_energy("latency_mean_s_sd_windows")

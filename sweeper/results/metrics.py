@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from sweeper.results.phases import PHASE_METRICS, phase_metrics
 from sweeper.results.record import Window
 
 LATENCIES: Mapping[str, str] = {
@@ -38,6 +39,7 @@ _SCALARS: Mapping[str, str] = {
     "peak_memory_bytes": "most memory the engine held on one device",
     "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
     "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
+    **PHASE_METRICS,
 }
 METRICS: Mapping[str, str] = {
     **_SCALARS,
@@ -82,8 +84,11 @@ def record_metrics(
     """Every metric of one launch's windows of a point, and the undersampled percentiles among them.
 
     Ratios are ratios of sums, those of energy over the windows that have energy; latencies are of
-    the pooled samples. What is not known is absent.
+    the pooled samples. Windows of prefill alone only serve the split of the phases. What is not
+    known is absent.
     """
+    split, split_spread = phase_metrics(windows)
+    windows = [window for window in windows if window.phase == "all"]
     metered = [window for window in windows if window.energy_j is not None]
     samples: dict[str, list[Any]] = {}
     for window in windows:
@@ -98,6 +103,8 @@ def record_metrics(
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
         **_deviations(windows),
+        **split,
+        **{name + SD_WINDOWS: value for name, value in split_spread.items()},
     }
     return metrics, undersampled_names(samples)
 
@@ -122,18 +129,18 @@ def window_metrics(
     return {**energy, **_rates(totals, gpus), **_latencies(samples)}
 
 
-def drift(windows: Sequence[Window], last: Window) -> dict[str, float]:
-    """A control's last window over the first of `windows`, by energy per token and by TPOT.
+def drift(windows: Sequence[Window]) -> dict[str, float]:
+    """The last of a control's windows over the first that has the number, of the whole work.
 
-    Absent where either window lacks the number, or where they are one window.
+    By joules per generated token and by mean TPOT; absent where the last window lacks the number,
+    or no other has it.
     """
+    whole = [window for window in windows if window.phase == "all"]
     found = {}
     for name, metric in DRIFTS.items():
-        told = (each for each in windows if each.phase == "all" and metric in each.metrics)
-        first = next(told, last)
-        before, after = first.metrics.get(metric), last.metrics.get(metric)
-        if first is not last and before and after:
-            found[name] = after / before
+        first = next((each for each in whole[:-1] if metric in each.metrics), None)
+        if first is not None and (after := whole[-1].metrics.get(metric)):
+            found[name] = after / first.metrics[metric]
     return found
 
 

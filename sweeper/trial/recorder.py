@@ -53,16 +53,16 @@ class Recorder:
     def take_control(self, point: Point, window: Window) -> None:
         """Emit a window of the launch's last visit to its control, which no mean is made of."""
         self._emit_window(point, window, control=True)
-        self.drifted(point, window)
+        self._drift = drift([*self.windows[point.id], window])
 
-    def drifted(self, point: Point, last: Window) -> None:
-        """How far a point has moved from its first window to the launch's last, where told."""
-        self._drift = drift(self.windows[point.id], last)
+    def drifted(self, point: Point) -> None:
+        """The launch has no other point: its own windows tell how far it has drifted."""
+        self._drift = drift(self.windows[point.id])
 
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""
         windows = self.windows[point.id]
-        valid = sum(window.energy_j is not None for window in windows)
+        valid = sum(w.energy_j is not None for w in windows if w.phase == "all")
         status: Status = "ok" if valid >= point.settings.measure.repeats else "energy_invalid"
         self._emit(point, status, _reasons(windows) if status != "ok" else None, self._drift)
         self._drift = {}
