@@ -138,7 +138,7 @@ def drift(windows: Sequence[Window]) -> dict[str, float]:
     whole = [window for window in windows if window.phase == "all"]
     found = {}
     for name, metric in DRIFTS.items():
-        first = next((each for each in whole[:-1] if metric in each.metrics), None)
+        first = next((each for each in whole[:-1] if each.metrics.get(metric, 0.0) > 0), None)
         if first is not None and (after := whole[-1].metrics.get(metric)):
             found[name] = after / first.metrics[metric]
     return found
