@@ -1,5 +1,7 @@
 """A block under its supervisor, and what is kept of it."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from sweeper.results.journal import Journal
 from sweeper.results.record import Record
 from sweeper.spec import Axis, FinalistsSpec, MeasureSpec, Study, Trial
 from sweeper.trial.lease import Lease
+from tests.oracle import faults
 from tests.records import make_record, two_objectives
 from tests.searches import Listed
 from tests.studies import MEASURE, simulated
 from tests.test_lease import run
+
+pytestmark = pytest.mark.process
 
 WIDTHS = {"engine.tensor_parallel": (1, 2, 4)}
 DEVICES = tuple(f"H100/gpu-{place}" for place in range(4))
@@ -65,7 +70,6 @@ def test_a_launch_has_the_first_gpus_of_its_block_and_names_the_idle_ones(tmp_pa
         assert ended["energy_j"] == pytest.approx(sum(e["energy_j"] for e in launched))
 
 
-@pytest.mark.process
 def test_launches_of_a_block_may_live_in_processes_and_in_threads(tmp_path: Path) -> None:
     _, made = compared({"engine.options.isolated": (True, False)}, count=1)
     events, records = held(made[0], tmp_path)
@@ -137,3 +141,41 @@ def test_a_later_sitting_takes_back_what_an_earlier_one_left_of_a_block(
     again = replace(block, attempt=1)
     second.take(again, {"kind": "trial", "stage": "final", "devices": []})
     assert journal.contents.accepted() == {}
+
+
+def journalled(tmp_path: Path) -> list[dict[str, Any]]:
+    """The lines of two blocks, one after the other on the same GPUs."""
+    _, made = compared()
+    lines: list[dict[str, Any]] = []
+    for block in made:
+        events, _ = held(block, tmp_path)
+        of = {"trial_id": block.id, "attempt": block.attempt}
+        lines += [{**of, **event} for event in events]
+    return json.loads(json.dumps(lines))  # type: ignore[no-any-return]
+
+
+def test_the_oracle_finds_what_is_wrong_with_a_block(tmp_path: Path) -> None:
+    nodes = dict.fromkeys(DEVICES, "n")
+    lines = journalled(tmp_path)
+    assert faults(lines, nodes) == []
+    records = [place for place, line in enumerate(lines) if line["kind"] == "record"]
+    narrow = next(at for at in records if lines[at]["gpus"] == 1)
+
+    def tampered(change: Callable[[list[dict[str, Any]]], object]) -> str:
+        copy = json.loads(json.dumps(lines))
+        change(copy)
+        return "; ".join(faults(copy, nodes))
+
+    def moved(copy: list[dict[str, Any]]) -> None:
+        for window in copy[narrow]["windows"]:
+            for reading in window["readings"]:
+                reading["energy_j"] = {DEVICES[3]: reading["energy_j"][DEVICES[0]]}
+
+    assert "not on the first of its block's GPUs" in tampered(moved)
+    assert "compare different points" in tampered(lambda copy: copy.pop(records[0]))
+    again = {"attempt": 1}
+    assert "of several leases" in tampered(
+        lambda copy: [copy[records[0]].update(again), copy.insert(0, {**copy[0], **again})]
+    )
+    assert "overlap" in tampered(lambda copy: copy.insert(records[2], dict(copy[records[0]])))
+    assert "has 2 accepted records" in tampered(lambda copy: copy.append(copy[records[0]]))
