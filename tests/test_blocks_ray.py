@@ -92,6 +92,7 @@ def test_a_death_in_the_middle_of_a_block_is_followed_by_all_of_it_again(tmp_pat
     assert until(lambda: command.left() == [], 30)
 
 
+@pytest.mark.slow
 def test_a_study_killed_in_the_middle_of_its_blocks_goes_on(tmp_path: Path) -> None:
     slow = "{isolated: true, time_scale: 0.05, load_s: 1}"
     study = written(tmp_path, slow, slow)
