@@ -60,6 +60,18 @@ class Bench:
         except MeterError as error:
             return None, str(error)
 
+    def temperatures_c(self) -> dict[str, float]:
+        """What the devices tell of their temperature; a device that tells none is absent."""
+        try:
+            state = self.meter.state()
+        except MeterError:
+            return {}
+        return {
+            device: float(facts["temperature_c"])
+            for device, facts in state.items()
+            if facts.get("temperature_c") is not None
+        }
+
 
 def attachment(name: str, launch: Launch, role: Role, packed: bytes) -> dict[str, Any]:
     """The fields of an event that carries a compressed file of a launch, as plain data."""

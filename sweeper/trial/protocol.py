@@ -19,19 +19,18 @@ from typing import Any
 from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
-from sweeper.spec import Convention, Launch, Point
+from sweeper.spec import Launch, Point
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
+from sweeper.trial.phases import Series, Visits
 from sweeper.trial.recorder import Recorder
-from sweeper.trial.steady import SteadyWindows
-from sweeper.trial.whole import WholeWindows
 from sweeper.workloads import workload_class
 
-CONVENTIONS: Mapping[Convention, type[WholeWindows] | type[SteadyWindows]] = {
-    "whole": WholeWindows,
-    "steady": SteadyWindows,
-}
+SAME_IDLE = 0.02
+"""Two idle powers in a row that differ by less, relatively, are at rest."""
+MOST_IDLES = 6
+"""A GPU's power falls for several seconds after its work has ended (cuda-samples, issue 74)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,35 +107,54 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
     """Work through the agenda, a window at a time."""
     repeats = launch.points[0].settings.measure.repeats
     agenda = ListAgenda(launch.points, repeats, launch.seed)
-    series: dict[str, WholeWindows | SteadyWindows] = {}
+    visits: dict[str, Visits] = {}
     while (point := agenda.next()) is not None:
-        if point.id not in series:
-            series[point.id] = windows_of(point, launch, bench, recorder)
+        if point.id not in visits:
+            visits[point.id] = visits_of(point, launch, bench, recorder)
+        windows = []
         try:
-            window = series[point.id].take(len(recorder.windows[point.id]))
+            for window in visits[point.id].take(len(recorder.windows[point.id])):
+                recorder.take(point, window)
+                windows.append(window)
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
             continue
-        recorder.take(point, window)
-        if agenda.tell(point, window):
+        if agenda.tell(point, windows):
             recorder.conclude(point)
 
 
-def windows_of(
-    point: Point, launch: Launch, bench: Bench, recorder: Recorder
-) -> WholeWindows | SteadyWindows:
-    """What takes the windows of a point, by its convention."""
-    settings = point.settings
+def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) -> Visits:
+    """What takes the windows of a point."""
     resolved: Mapping[str, Any] = recorder.environment["resolved_engine"]
-    workload = workload_class(settings.workload.kind)(
-        settings.workload, int(resolved["vocabulary"]), launch.seed
-    )
-    per_window = -(-launch.min_requests // settings.measure.repeats)
-    return CONVENTIONS[settings.convention](point, workload, bench, per_window)
+    vocabulary = int(resolved["vocabulary"])
+    per_window = -(-launch.min_requests // point.settings.measure.repeats)
+
+    def make(of: Point, kind: type[Series]) -> Series:
+        spec = of.settings.workload
+        workload = workload_class(spec.kind)(spec, vocabulary, launch.seed)
+        return kind(of, workload, bench, per_window)
+
+    return Visits(point, make)
 
 
 def idle_power_w(bench: Bench) -> float | str:
+    """Mean power at rest, or why there is no number.
+
+    A counter is read over intervals as short as its meter allows, until two in a row agree: power
+    comes down slowly after work, and after the load of an engine.
+    """
+    last_w = interval_power_w(bench)
+    for _ in range(MOST_IDLES - 1):
+        if isinstance(last_w, str) or not bench.meter.waits:
+            break
+        before_w, last_w = last_w, interval_power_w(bench)
+        if isinstance(last_w, str) or abs(last_w - before_w) <= SAME_IDLE * before_w:
+            break
+    return last_w
+
+
+def interval_power_w(bench: Bench) -> float | str:
     """Mean power over the shortest interval the meter can tell, or why there is no number."""
     try:
         before = bench.meter.read()

@@ -10,7 +10,7 @@ from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
-from sweeper.trial.warmup import settled
+from sweeper.trial.warmup import Batch, settled
 from sweeper.trial.windows import Edges, window
 from sweeper.workloads import Workload
 
@@ -78,15 +78,15 @@ class SteadyWindows:
 
     def _settle(self, events: Iterator[Event], timeline: Timeline, in_flight: int) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)
-        durations_s: list[float] = []
+        turns: list[Batch] = []
         finished, since_s = 0, self._bench.clock.now()
         warmup = self._point.settings.measure.warmup
-        while not settled(durations_s, warmup, self._visited):
+        while not settled(turns, warmup, self._visited):
             event = next(events)
             timeline.add(event)
             finished += event.kind == "finished"
             if finished == in_flight:
-                durations_s.append(event.t_s - since_s)
+                turns.append(Batch(event.t_s - since_s, event.t_s, self._bench.temperatures_c()))
                 finished, since_s = 0, event.t_s
         self._visited = True
 

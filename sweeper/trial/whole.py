@@ -7,7 +7,7 @@ from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
-from sweeper.trial.warmup import settled
+from sweeper.trial.warmup import Batch, settled
 from sweeper.trial.windows import Edges, window
 from sweeper.workloads import Workload
 
@@ -68,12 +68,13 @@ class WholeWindows:
 
     def _settle(self) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)
-        durations_s: list[float] = []
-        while not settled(durations_s, self._point.settings.measure.warmup, self._visited):
+        batches: list[Batch] = []
+        while not settled(batches, self._point.settings.measure.warmup, self._visited):
             before_s = self._bench.clock.now()
             for _ in self._batch({}, self._point.settings.workload.batch_size):
                 pass
-            durations_s.append(self._bench.clock.now() - before_s)
+            now_s = self._bench.clock.now()
+            batches.append(Batch(now_s - before_s, now_s, self._bench.temperatures_c()))
         self._visited = True
 
     def _unit(self, requests: dict[int, Request]) -> Iterator[Event]:
