@@ -71,6 +71,14 @@ def test_a_record_that_still_has_too_few_windows_stays_without_energy():
     assert made.status == "ok"
 
 
+def test_windows_of_prefill_alone_make_no_record_whole():
+    prefill = replace(window(50.0), phase="prefill")
+    record = point("p", window(300.0), window(500.0, LOST), prefill, window(400.0, HOT), repeats=3)
+    [made] = with_discards([replace(record, status="energy_invalid")])
+    assert made.status == "energy_invalid"
+    assert made.metrics[ENERGY] == pytest.approx(700 / 1000)
+
+
 @given(st.lists(st.tuples(SOUND, st.booleans()), min_size=1, max_size=6))
 def test_with_all_discards_back_a_record_is_as_if_nothing_had_been_discarded(told):
     record = point("p", *(window(joules, *[HOT] * bad) for joules, bad in told))
