@@ -21,6 +21,7 @@ SIZE = "workload.batch_size"
 ENERGY = "energy_per_output_token_j"
 HOT, LOST = "thermal_slowdown: GPU-0", "counter_reset: GPU-0 went down by 3.000 J"
 SOUND = st.floats(100, 1000)
+ZERO = "zero_energy: GPU-0"
 STUDY = Study(name="a_study", settings=Settings())
 
 
@@ -100,13 +101,13 @@ def test_what_has_no_windows_to_count_stays_as_it_is():
 
 def test_windows_are_counted_by_every_code_the_gravest_first():
     records = [
-        point("a", window(1.0), window(2.0, HOT, "unbalanced: 3"), window(2.0, LOST, HOT)),
-        point("b", window(2.0, "unbalanced: 4"), replace(window(2.0, HOT), reasons=())),
+        point("a", window(1.0), window(2.0, HOT, "clock_step: 3"), window(2.0, ZERO, HOT)),
+        point("b", window(2.0, "clock_step: 4"), replace(window(2.0, HOT), reasons=())),
     ]
     found = discards_of(records)
-    codes = {"counter_reset": 1, "thermal_slowdown": 2, "unbalanced": 2}
+    codes = {"zero_energy": 1, "thermal_slowdown": 2, "clock_step": 2}
     assert found == Discards(windows=4, usable=2, codes=codes)
-    assert list(found.codes) == ["counter_reset", "thermal_slowdown", "unbalanced"]
+    assert list(found.codes) == ["zero_energy", "thermal_slowdown", "clock_step"]
 
 
 def judged(records):
