@@ -21,6 +21,7 @@ SIZE = "workload.batch_size"
 ENERGY = "energy_per_output_token_j"
 HOT, LOST = "thermal_slowdown: GPU-0", "counter_reset: GPU-0 went down by 3.000 J"
 SOUND = st.floats(100, 1000)
+ZERO = "zero_energy: GPU-0"
 STUDY = Study(name="a_study", settings=Settings())
 
 
@@ -71,6 +72,14 @@ def test_a_record_that_still_has_too_few_windows_stays_without_energy():
     assert made.status == "ok"
 
 
+def test_windows_of_prefill_alone_make_no_record_whole():
+    prefill = replace(window(50.0), phase="prefill")
+    record = point("p", window(300.0), window(500.0, LOST), prefill, window(400.0, HOT), repeats=3)
+    [made] = with_discards([replace(record, status="energy_invalid")])
+    assert made.status == "energy_invalid"
+    assert made.metrics[ENERGY] == pytest.approx(700 / 1000)
+
+
 @given(st.lists(st.tuples(SOUND, st.booleans()), min_size=1, max_size=6))
 def test_with_all_discards_back_a_record_is_as_if_nothing_had_been_discarded(told):
     record = point("p", *(window(joules, *[HOT] * bad) for joules, bad in told))
@@ -92,13 +101,13 @@ def test_what_has_no_windows_to_count_stays_as_it_is():
 
 def test_windows_are_counted_by_every_code_the_gravest_first():
     records = [
-        point("a", window(1.0), window(2.0, HOT, "unbalanced: 3"), window(2.0, LOST, HOT)),
-        point("b", window(2.0, "unbalanced: 4"), replace(window(2.0, HOT), reasons=())),
+        point("a", window(1.0), window(2.0, HOT, "clock_step: 3"), window(2.0, ZERO, HOT)),
+        point("b", window(2.0, "clock_step: 4"), replace(window(2.0, HOT), reasons=())),
     ]
     found = discards_of(records)
-    codes = {"counter_reset": 1, "thermal_slowdown": 2, "unbalanced": 2}
+    codes = {"zero_energy": 1, "thermal_slowdown": 2, "clock_step": 2}
     assert found == Discards(windows=4, usable=2, codes=codes)
-    assert list(found.codes) == ["counter_reset", "thermal_slowdown", "unbalanced"]
+    assert list(found.codes) == ["zero_energy", "thermal_slowdown", "clock_step"]
 
 
 def judged(records):

@@ -52,7 +52,7 @@ def gain_text(change: Change) -> str:
 def basis_text(change: Change) -> str:
     """How the two sides of a change were measured."""
     ours, theirs = change.boards
-    if change.paired or ours is None or theirs is None:
+    if ours is None or theirs is None:
         return _launches(change)
     return f"{_launches(change)}, on {_counted(ours, theirs, 'board')}"
 

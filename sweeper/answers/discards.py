@@ -98,7 +98,7 @@ def _with(record: Record) -> Record:
     if windows == tuple(record.windows):
         return record
     made, _ = record_metrics(windows, record.gpus)
-    metered = sum(window.energy_j is not None for window in windows)
+    metered = sum(each.energy_j is not None for each in windows if each.phase == "all")
     enough = metered >= int(record.config.get(REPEATS, len(windows)))
     return replace(
         record,

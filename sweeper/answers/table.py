@@ -162,7 +162,10 @@ def _savings(study: Study, answer: Answer) -> list[str]:
     said = "".join(cell for _, cells, _ in columns for cell in cells)
     notes = [text for sign, text in CHANGE_SIGNS.items() if sign in said]
     gains = sorted({each.systematic for each in changes if each.systematic is not None})
-    notes += [f"^ ±{100 * gain:g} % of the boards' gain on each side, not in the interval" for gain in gains]
+    notes += [
+        f"^ ±{100 * gain:g} % of the boards' gain on each side, not in the interval"
+        for gain in gains
+    ]
     against = ", ".join(f"{key.rpartition('.')[2]}={plain(v)}" for key, v in study.baseline.items())
     return [
         "",
