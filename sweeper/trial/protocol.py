@@ -62,7 +62,9 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
     recorder = Recorder(launch, bench)
     with closing(bench.meter), closing(bench.engine):
         bench.phase("gate")
-        recorder.knows(devices=dict(bench.meter.open()))
+        facts = dict(bench.meter.open())
+        recorder.knows(devices=facts)
+        bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
         recorder.idle("bare_idle_w", idle_power_w(bench))
@@ -104,6 +106,7 @@ def load(bench: Bench, recorder: Recorder) -> None:
     before_s = bench.clock.now()
     recorder.knows(resolved_engine=dict(bench.engine.load()))
     recorder.loaded(bench.clock.now() - before_s)
+    bench.witness.loaded()
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
@@ -195,4 +198,5 @@ def interval_power_w(bench: Bench) -> float | str:
     spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
     if spent_j <= 0 or after.t_s <= before.t_s:
         return "counter_stuck: the counters did not move while idle"
+    bench.witness.rested(before, after)
     return spent_j / (after.t_s - before.t_s)
