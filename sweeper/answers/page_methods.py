@@ -140,11 +140,11 @@ def _finalists(study: Study) -> list[str]:
         return []
     return [
         (
-            f"of each condition the {asked.count} best, and what their savings are stated against, are "
-            f"launched again in {asked.blocks} blocks: each block is one lease that launches all of "
-            "them on the first GPUs it holds, in an order of chance that puts each of them at every "
-            "place equally often; a block that was cut is measured again as a whole, and finalists "
-            "are judged by their blocks alone"
+            f"of each condition the {asked.count} best, and what their savings are stated "
+            f"against, are launched again in {asked.blocks} blocks: each block is one lease that "
+            "launches all of them on the first GPUs it holds, in an order of chance that puts "
+            "each of them at every place equally often; a block that was cut is measured again as "
+            "a whole, and finalists are judged by their blocks alone"
         )
     ]
 
