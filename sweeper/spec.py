@@ -305,8 +305,8 @@ class Launch:
 class Trial:
     """One lease of `gpus` whole GPUs of one node for its launches, in order.
 
-    One launch makes an ordinary trial; several, a block. `expected_s` is the roofline's estimate
-    of how long the lease is held and only ever orders trials.
+    A launch holds the first of these GPUs that it needs. `expected_s` is the roofline's estimate of
+    how long the lease is held and only ever orders trials.
     """
 
     id: str
@@ -314,3 +314,8 @@ class Trial:
     launches: tuple[Launch, ...]
     expected_s: float
     attempt: int = 0
+
+    @property
+    def block(self) -> bool:
+        """Whether its launches are compared: they count together, from one lease, or not at all."""
+        return any(launch.stage == "final" for launch in self.launches)

@@ -3,47 +3,46 @@
 from collections.abc import Sequence
 
 from sweeper.answers.best import Answer, target_of
+from sweeper.answers.change import MIN_BLOCKS, Change
+from sweeper.answers.change_words import basis_text, change_text, gain_text, percent, verdict_text
 from sweeper.answers.limit_price import LimitPrice, Step, limit_prices
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_words import (
     badge,
-    basis_text,
-    change_text,
     column,
     data_table,
     folded_table,
     limit_text,
     named,
-    percent,
     title_of,
 )
-from sweeper.answers.savings import Saving, savings
+from sweeper.answers.savings import Saving
 from sweeper.answers.table import doubt
 from sweeper.answers.units import digits, exponent, label, quantity
-from sweeper.results.record import Record
 from sweeper.spec import Study
 
 
-def savings_section(
-    answer: Answer, study: Study, records: Sequence[Record], name: str
-) -> Html | None:
+def savings_section(answer: Answer, study: Study, name: str) -> Html | None:
     """A row for each result that differs from the baseline in its axes alone."""
     if not study.baseline:
         return None
     group = answer.group
     target = target_of(answer.objectives, answer.limits)
     metrics = sorted(answer.objectives, key=lambda metric: metric != target)
-    found = savings(group, study, records, metrics)
     against = named(study.baseline)
     heading = element("h3", f"Against the baseline, {against}", " ", badge(group.provenance))
-    shown = [saving for saving in found if saving.changes]
+    shown = [saving for saving in answer.savings if saving.changes]
     if not shown:
         why = "no result has the baseline's choices with all other axes equal"
         return element("div", heading, element("p", f"There are no comparisons: {why}."))
     head: list[object] = ["point"]
     for metric in metrics:
         said = badge(doubt(group, metric))
-        head += [join(f"{label(metric)}, change ", said), join("ratio ", said)]
+        head += [
+            join(f"{label(metric)}, change ", said),
+            join("ratio ", said),
+            join("what may be claimed ", said),
+        ]
     head.append("against")
     bases = {_basis(saving) for saving in shown}
     if len(bases) > 1:
@@ -65,17 +64,10 @@ def savings_section(
         )
         for saving in shown
     ]
-    interval = any(each.low is not None for saving in shown for each in saving.changes.values())
     notes = "All other axes are equal; a negative change is less than the baseline."
     if len(bases) == 1:
         notes += f" How they were compared: {bases.pop()}."
-    if interval:
-        notes += (
-            " In brackets the 95 % interval of the change. Unpaired: the two sides come from "
-            "different leases, and the interval carries the variance between boards."
-        )
-    else:
-        notes += " One launch on a side gives no interval: nothing is said of the uncertainty."
+    notes = " ".join([notes, *_notes([c for each in shown for c in each.changes.values()])])
     return element(
         "div",
         heading,
@@ -84,10 +76,42 @@ def savings_section(
             head,
             rows,
             f"{name}-savings",
-            range(1, 1 + 2 * len(metrics)),
+            [1 + 3 * place + cell for place in range(len(metrics)) for cell in (0, 1)],
         ),
         element("p", notes, class_="notes"),
     )
+
+
+def _notes(changes: Sequence[Change]) -> list[str]:
+    """What a reader must know of these changes, and of no others."""
+    intervals = [each for each in changes if each.low is not None]
+    notes = []
+    if not intervals:
+        notes.append("One launch on a side gives no interval: nothing is said of the uncertainty.")
+    else:
+        notes.append("In brackets the 95 % interval of the change, over launches.")
+    if any(not each.paired for each in intervals):
+        notes.append(
+            "Unpaired: the two sides come from different leases, and the interval carries the "
+            "variance between boards as far as launches on several of them show it."
+        )
+    if any(each.adjustment == "Holm" for each in changes):
+        notes.append(
+            f"Claims, paired in at least {MIN_BLOCKS} blocks, hold all together: their p is "
+            "adjusted by Holm over the comparisons of a metric here; significant is at most 0.05."
+        )
+    if any(each.adjustment == "Benjamini-Hochberg" for each in changes):
+        notes.append(
+            "The others screen, by Benjamini-Hochberg over the comparisons of a metric here: they "
+            f"say where to look, and a claim needs {MIN_BLOCKS} blocks on the same GPUs "
+            "(measure.finalists.blocks)."
+        )
+    if any(each.systematic is not None for each in changes):
+        notes.append(
+            "The gain error of a board is the same in every launch on it: it cancels on the same "
+            "GPUs alone, and stands beside a ratio where too few boards were used to show it."
+        )
+    return notes
 
 
 def _basis(saving: Saving) -> str:
@@ -95,15 +119,20 @@ def _basis(saving: Saving) -> str:
     return basis_text(next(iter(saving.changes.values())))
 
 
+_NO_CLAIM = "nothing: no interval"
+
+
 def _cells(saving: Saving, metric: str) -> Html:
     change = saving.changes.get(metric)
     if change is None:
-        return join([element("td", "not known", class_="number")] * 2)
+        return join([element("td", "not known", class_="number")] * 2, element("td", ""))
+    claim = "; ".join(filter(None, [verdict_text(change) or _NO_CLAIM, gain_text(change)]))
     differs = basis_text(change) != _basis(saving)
     text = change_text(change) + (f" ({basis_text(change)})" if differs else "")
     return join(
         element("td", text, class_="number"),
         element("td", digits(change.ratio), class_="number"),
+        element("td", claim, class_="prose"),
     )
 
 
