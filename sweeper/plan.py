@@ -202,6 +202,9 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
         "accelerator": accelerator,
     }
     measured = {**whole, "accelerator": accelerator}
+    if settings.replay is None:
+        # A key of one meter is no part of what others measure.
+        measured.pop("replay")
     measured["measure"] = {
         key: value
         for key, value in whole["measure"].items()

@@ -156,17 +156,17 @@ def test_a_counter_that_was_set_back_is_not_a_lap() -> None:
 @pytest.mark.process
 def test_the_watch_follows_laps_between_two_readings(tmp_path: Path) -> None:
     """Laps go by between two readings, and none is missed: the reading alone would see one."""
-    small = Zone(folder="intel-rapl:0", name="package-0", watts=1500.0, range_uj=800_000_000)
+    small = Zone(folder="intel-rapl:0", name="package-0", watts=1900.0, range_uj=4_000_000_000)
     with running(tmp_path, [small]) as root:
         counters = RaplCounters(zones(root))
         counters.open()
-        assert counters.watch_period_s == pytest.approx(0.1)
+        assert counters.watch_period_s == pytest.approx(0.5)
         before_s, before = time.monotonic(), counters.read()["cpu package-0"]
-        time.sleep(3.3)
+        time.sleep(4.5)
         after_s, after = time.monotonic(), counters.read()["cpu package-0"]
         counters.close()
     laps = (after - before) * 1e6 / small.range_uj
-    assert laps > 5
+    assert laps > 2
     assert after - before == pytest.approx(small.joules(before_s, after_s), rel=0.02)
 
 
