@@ -138,7 +138,7 @@ def _cells(saving: Saving, metric: str) -> Html:
     return join(
         element("td", text, class_="number"),
         element("td", digits(change.ratio), class_="number"),
-        element("td", claim_text(change)),
+        element("td", claim_text(change), class_="prose"),
     )
 
 
