@@ -1,14 +1,18 @@
 """Ticks of counters become one moment, however slowly the counters answer."""
 
 import math
+import random
 from collections.abc import Callable
 from itertools import count
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sweeper.clocks import VirtualClock
 from sweeper.errors import MeterError
 from sweeper.meters.counter import Tick, _at, periods_s, read_aligned
+from tests.nvml_standin import Gpu
 
 
 def ticking(
@@ -94,3 +98,45 @@ def test_a_counter_that_stands_still_is_stuck() -> None:
     clock = VirtualClock()
     with pytest.raises(MeterError, match=r"^counter_stuck: b stood at 5.0 J"):
         read_aligned({"a": clock.now, "b": lambda: 5.0}, clock)
+
+
+@given(st.integers(0, 10_000))
+def test_at_several_gpus_a_jump_is_off_by_a_quarter_period_at_most(seed: int) -> None:
+    rng = random.Random(seed)
+    gpus = []
+    for number in range(rng.randint(2, 5)):
+        times_s = sorted({round(rng.uniform(0, 0.8), 4) for _ in range(rng.randint(1, 12))})
+        period_s = rng.choice([0.02, 0.1, 0.2])
+        gpus.append(
+            Gpu(
+                uuid=f"GPU-{number}",
+                power_w=[(t_s, rng.choice([70.0, 300.0, 700.0])) for t_s in times_s],
+                counter_period_s=period_s,
+                counter_phase_s=rng.uniform(0, period_s),
+            )
+        )
+    clock = VirtualClock()
+    t_s, joules = read_aligned({gpu.uuid: shown(gpu, clock) for gpu in gpus}, clock)
+    for gpu in gpus:
+        levels = [watts for _, watts in gpu.power_w]
+        quarter_j = gpu.counter_period_s / 4 * (max(levels) - min(levels))
+        # Ticks are known to half the millisecond between two looks, and so is the moment.
+        assert joules[gpu.uuid] == pytest.approx(
+            gpu.counter_offset_j + gpu.joules(0, t_s), abs=quarter_j + 0.001 * max(levels)
+        )
+
+
+def test_the_quarter_of_a_period_is_reached() -> None:
+    """Power jumps, and the moment is, half way between two ticks."""
+    clock = VirtualClock()
+    steady = Gpu(uuid="a", counter_period_s=0.2, counter_phase_s=0.1)
+    jumps = Gpu(uuid="b", counter_period_s=0.2, power_w=((0.0, 100.0), (0.3, 700.0), (0.4, 100.0)))
+    clock.sleep(0.15)
+    t_s, joules = read_aligned({gpu.uuid: shown(gpu, clock) for gpu in (steady, jumps)}, clock)
+    assert t_s == pytest.approx(0.3, abs=0.001)
+    off_j = joules["b"] - jumps.counter_offset_j - jumps.joules(0, t_s)
+    assert off_j == pytest.approx(0.2 / 4 * 600.0, abs=0.6)
+
+
+def shown(gpu: Gpu, clock: VirtualClock) -> Callable[[], float]:
+    return lambda: gpu.counter_j(clock.now())

@@ -10,7 +10,7 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import METERS, Meter, meter_class
 from sweeper.meters.codecarbon import CodeCarbonMeter
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml_meter import NvmlMeter
 from sweeper.meters.simulated import SimulatedMeter
 from tests.contract_meter import CONTRACT, Subject
 from tests.nvml_standin import Gpu, Scenario
@@ -73,7 +73,7 @@ def nvml(enter: Callable[[Scenario], Scenario]) -> Subject:
     )
     clock = RealClock()
     return Subject(
-        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE),
+        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE, compared_s=0.3),
         clock=clock,
         devices=["GPU-0", "GPU-2"],
         components=["GPU-0", "GPU-2"],

@@ -64,6 +64,7 @@ def cost_section(contents: Contents) -> Html:
     every = contents.records or records
     rows = [
         _row("GPUs held", f"{_hours(held_s)} GPU-hours"),
+        *_blocks(contents),
         *_lease_joules(contents),
         *_joules(contents),
         _row("windows", f"{len(windows_of(contents))}"),
@@ -77,13 +78,26 @@ def cost_section(contents: Contents) -> Html:
         data_table("Cost of the study", ["what", "how much"], rows, "cost"),
         element(
             "p",
-            "Joules of whole leases are those of their devices from before loading to the end: "
+            "Joules of whole leases are those of the devices that launches ran on, from before "
+            "loading to the end: "
             "loading, warming up and waiting between windows are in them, and so are the windows. "
             "A launch that died tells none.",
             class_="notes",
         ),
         aria_labelledby="cost-title",
     )
+
+
+def _blocks(contents: Contents) -> list[Html]:
+    """A row for the leases that compared finalists, where there were any."""
+    blocks = {line["trial_id"] for line in contents.trials if line.get("stage") == "final"}
+    leases = [line for line in contents.ended if line["trial_id"] in blocks]
+    if not leases:
+        return []
+    held_s = math.fsum(line.get("gpu_seconds") or 0.0 for line in leases)
+    of = "lease" if len(leases) == 1 else "leases"
+    said = f"{_hours(held_s)} GPU-hours in {len(leases)} {of}"
+    return [_row("of these, blocks of finalists", said)]
 
 
 def wall_s(contents: Contents) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.answers.best import Answer, Miss
 from sweeper.answers.change import Change
 from sweeper.answers.discards import Discards, discards_of
+from sweeper.answers.drift import drift_object, drifts
 from sweeper.answers.quality import alters_output
 from sweeper.answers.results import Result, settled
 from sweeper.answers.savings import Saving
@@ -66,10 +67,12 @@ def answers_object(
 
     `records` are as measured; `with_discards` says that the answers count their discarded windows.
     """
+    records = tuple(records)
     return {
         "study": study,
         "with_discards": with_discards,
         "discarded": discards_object(discards_of(records)),
+        "drift": [drift_object(each) for each in drifts(records)],
         "answers": [answer_object(answer) for answer in answers],
     }
 

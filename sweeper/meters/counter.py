@@ -9,7 +9,7 @@ therefore watches for ticks, and refers every device to one moment:
     watching        ^      ^ t_s           ^ done
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -23,6 +23,8 @@ and looking this often for seconds changes what it counts by less than 0.1 %."""
 SHARP_S = 0.01
 """A tick is used when it fell between two looks no further apart; 10 ms are 0.1 % of 10 s. Where
 looks take longer (one after the other at many GPUs), twice the shortest time between two."""
+PERIOD_DOUBT = 0.02
+"""How well a period is known, relatively, before `periods_s` is content."""
 STUCK_S = 1.0
 """The slowest counters known tick every 200 ms (arXiv 2312.02741): this long is no period."""
 
@@ -32,7 +34,7 @@ Counters = Mapping[str, Callable[[], float]]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A counter went to `energy_j` at `t_s`, half way between two looks.
+    """A counter went to `energy_j` at `t_s`, half way between two looks that are `width_s` apart.
 
     `number` counts all of its ticks that were seen, also those that were not sharp enough.
     """
@@ -40,6 +42,7 @@ class Tick:
     t_s: float
     energy_j: float
     number: int
+    width_s: float = 0.0
 
 
 class Watch:
@@ -84,7 +87,7 @@ class Watch:
             self._ticked[device] += 1
             if width_s <= max(SHARP_S, 2 * self._shortest_s[device]) or self._late():
                 middle_s = (last_s + at_s) / 2
-                self.ticks[device].append(Tick(middle_s, energy_j, self._ticked[device]))
+                self.ticks[device].append(Tick(middle_s, energy_j, self._ticked[device], width_s))
         elif after_s - self._moved_s[device] > STUCK_S:
             raise MeterError("counter_stuck", f"{device} stood at {energy_j} J for {STUCK_S} s")
 
@@ -122,17 +125,35 @@ def _at(t_s: float, ticks: list[Tick]) -> float:
 
 
 def periods_s(counters: Counters, clock: Clock) -> dict[str, float]:
-    """The time between ticks of every counter, from three gaps each.
+    """The time between ticks of every counter, to within `PERIOD_DOUBT`.
 
-    A counter that moves at every look has a period no longer than what is returned. Between two
-    ticks that were sharp there may be others that were not.
+    Watches for four ticks, or for as many as the time between two looks makes necessary. Of a
+    counter that moves at every look the period is no longer than what is returned.
 
     Raises:
         MeterError: as `Watch.until`.
     """
     watch = Watch(counters, clock)
-    watch.until(lambda: all(len(ticks) > 3 for ticks in watch.ticks.values()))
-    return {
-        device: median((b.t_s - a.t_s) / (b.number - a.number) for a, b in pairwise(ticks))
-        for device, ticks in watch.ticks.items()
-    }
+    watch.until(lambda: all(_doubt(ticks) <= PERIOD_DOUBT for ticks in watch.ticks.values()))
+    return {device: period_s(ticks) for device, ticks in watch.ticks.items()}
+
+
+def _doubt(ticks: Sequence[Tick]) -> float:
+    """How far off a mean period can be, relatively, as its first and last tick are not sharp."""
+    if len(ticks) < 4:
+        return float("inf")
+    first, last = ticks[0], ticks[-1]
+    return (first.width_s + last.width_s) / 2 / (last.t_s - first.t_s)
+
+
+def period_s(ticks: Sequence[Tick]) -> float:
+    """The mean time between two ticks; one that nobody saw leaves a gap of several periods."""
+    gaps = list(pairwise(ticks))
+    usual_s = median((b.t_s - a.t_s) / (b.number - a.number) for a, b in gaps)
+    return (ticks[-1].t_s - ticks[0].t_s) / sum(_periods_between(a, b, usual_s) for a, b in gaps)
+
+
+def _periods_between(before: Tick, after: Tick, usual_s: float) -> int:
+    """As many as were seen, or as even the shortest gap between the two has room for."""
+    shortest_s = after.t_s - before.t_s - (before.width_s + after.width_s) / 2
+    return max(after.number - before.number, round(shortest_s / usual_s))

@@ -39,6 +39,11 @@ class WholeWindows:
         settings = self._point.settings
         self._bench.phase("window", self._point)
         timeline, requests = Timeline(), dict[int, Request]()
+        witness = self._bench.witness
+        if self._bench.meter.waits:
+            # A GPU cools by degrees while a reading waits for its tick: so it does at both ends.
+            self._bench.read()
+        before = witness.glance()
         opening, reason = self._bench.read()
         started_s = self._bench.clock.now()
         ended_s = started_s
@@ -49,6 +54,7 @@ class WholeWindows:
         closing = None
         if reason is None:
             closing, reason = self._bench.read()
+        after = witness.closed(closing)
         return window(
             index=index,
             convention="whole",
@@ -58,6 +64,7 @@ class WholeWindows:
                 opening=opening,
                 closing=closing,
                 reason=reason,
+                evidence=witness.evidence(before, after, opening, closing),
             ),
             timeline=timeline,
             requests=requests,
