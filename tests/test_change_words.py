@@ -1,7 +1,14 @@
 import pytest
 
 from sweeper.answers.change import Change
-from sweeper.answers.change_words import basis_text, change_text, gain_text, p_text, verdict_text
+from sweeper.answers.change_words import (
+    basis_text,
+    change_text,
+    claim_text,
+    gain_text,
+    p_text,
+    verdict_text,
+)
 
 
 def made(ratio=0.8, **fields):
@@ -66,6 +73,19 @@ def test_the_gain_that_stands_beside():
     assert gain_text(made(systematic=0.05)) == beside
     alone = gain_text(made(0.95, systematic=0.05))
     assert alone == f"{beside}, which alone could make the difference"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"significant": True}, "significant, p 0.040"),
+        ({"significant": False, "systematic": 0.05}, "not significant, p 0.040; ±5 % beside it"),
+        ({}, "screening, p 0.040"),
+        ({"p_adjusted": None, "systematic": 0.05}, "no interval; ±5 % beside it"),
+    ],
+)
+def test_what_may_be_claimed_in_a_cell(fields, said):
+    assert claim_text(made(**{"p_adjusted": 0.04, **fields})) == said
 
 
 def test_sizes_and_ps():

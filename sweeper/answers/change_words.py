@@ -41,6 +41,17 @@ def verdict_text(change: Change) -> str:
     return f"{'' if change.significant else 'not '}significant, {by}"
 
 
+def claim_text(change: Change) -> str:
+    """The same in a cell, whose table names the adjustments and explains the gain of boards."""
+    if change.p_adjusted is None:
+        said = "no interval"
+    else:
+        word = {True: "significant", False: "not significant", None: "screening"}
+        said = f"{word[change.significant]}, p {p_text(change.p_adjusted)}"
+    gain = change.systematic
+    return said if gain is None else f"{said}; ±{100 * gain:g} % beside it"
+
+
 def gain_text(change: Change) -> str:
     """The gain error of boards that stands beside a change, if any does."""
     if change.systematic is None:

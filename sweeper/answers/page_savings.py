@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sweeper.answers.best import Answer, target_of
-from sweeper.answers.change import MIN_BLOCKS, Change
-from sweeper.answers.change_words import basis_text, change_text, gain_text, percent, verdict_text
+from sweeper.answers.change import MIN_BLOCKS, Adjustment, Change
+from sweeper.answers.change_words import basis_text, change_text, claim_text, percent
 from sweeper.answers.limit_price import LimitPrice, Step, limit_prices
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_words import (
@@ -95,23 +95,33 @@ def _notes(changes: Sequence[Change]) -> list[str]:
             "Unpaired: the two sides come from different leases, and the interval carries the "
             "variance between boards as far as launches on several of them show it."
         )
-    if any(each.adjustment == "Holm" for each in changes):
+    if claims := _families(changes, "Holm"):
         notes.append(
-            f"Claims, paired in at least {MIN_BLOCKS} blocks, hold all together: their p is "
-            "adjusted by Holm over the comparisons of a metric here; significant is at most 0.05."
+            f"Significant or not is said of pairs in at least {MIN_BLOCKS} blocks, which hold all "
+            f"together: p is adjusted by Holm over {claims}, and significant is at most 0.05."
         )
-    if any(each.adjustment == "Benjamini-Hochberg" for each in changes):
+    if screened := _families(changes, "Benjamini-Hochberg"):
         notes.append(
-            "The others screen, by Benjamini-Hochberg over the comparisons of a metric here: they "
-            f"say where to look, and a claim needs {MIN_BLOCKS} blocks on the same GPUs "
+            f"Screening, by Benjamini-Hochberg over {screened}, says where to look and claims "
+            f"nothing: a claim needs {MIN_BLOCKS} blocks on the same GPUs "
             "(measure.finalists.blocks)."
         )
-    if any(each.systematic is not None for each in changes):
-        notes.append(
-            "The gain error of a board is the same in every launch on it: it cancels on the same "
-            "GPUs alone, and stands beside a ratio where too few boards were used to show it."
-        )
+    notes += [
+        f"±{100 * gain:g} % is the gain error of the boards on each side. It is the same in every "
+        "launch on a board: it cancels on the same GPUs alone, and stands beside a ratio where too "
+        "few boards were used to show it."
+        for gain in sorted({each.systematic for each in changes if each.systematic is not None})
+    ]
     return notes
+
+
+def _families(changes: Sequence[Change], adjustment: Adjustment) -> str:
+    """Over how many comparisons each p was adjusted; empty where none was."""
+    sizes = sorted({each.family for each in changes if each.adjustment == adjustment})
+    if not sizes:
+        return ""
+    named = " or ".join(map(str, sizes))
+    return f"{named} comparison{'s' * (sizes != [1])} of a metric"
 
 
 def _basis(saving: Saving) -> str:
@@ -119,20 +129,16 @@ def _basis(saving: Saving) -> str:
     return basis_text(next(iter(saving.changes.values())))
 
 
-_NO_CLAIM = "nothing: no interval"
-
-
 def _cells(saving: Saving, metric: str) -> Html:
     change = saving.changes.get(metric)
     if change is None:
         return join([element("td", "not known", class_="number")] * 2, element("td", ""))
-    claim = "; ".join(filter(None, [verdict_text(change) or _NO_CLAIM, gain_text(change)]))
     differs = basis_text(change) != _basis(saving)
     text = change_text(change) + (f" ({basis_text(change)})" if differs else "")
     return join(
         element("td", text, class_="number"),
         element("td", digits(change.ratio), class_="number"),
-        element("td", claim, class_="prose"),
+        element("td", claim_text(change), class_="prose"),
     )
 
 
