@@ -2,13 +2,14 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Meter, Reading
+from sweeper.meters.components import Components
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
 from sweeper.trial.evidence import Clocks, Witness, machine_clocks
@@ -38,7 +39,8 @@ class Context:
 class Bench:
     """The parts a launch works with; `devices` are its GPUs, none on a machine without.
 
-    `witness` gathers the evidence that windows are judged by; `clocks` are those of the machine.
+    `components` are what the node spends beside them, `witness` gathers the evidence that windows
+    are judged by; `clocks` are those of the machine.
     """
 
     engine: Engine
@@ -47,6 +49,7 @@ class Bench:
     devices: Sequence[str]
     context: Context
     emit: Emit
+    components: Components = field(default_factory=Components)
     clocks: Clocks = machine_clocks
     witness: Witness = field(init=False)
 
@@ -64,11 +67,12 @@ class Bench:
         self.emit("attachment", attachment(name, launch, role, packed))
 
     def read(self) -> tuple[Reading | None, str | None]:
-        """A reading, or `None` and the reason code with its detail."""
+        """A reading and right after it the components, or `None` and the reason with its detail."""
         try:
-            return self.meter.read(), None
+            reading = self.meter.read()
         except MeterError as error:
             return None, str(error)
+        return replace(reading, components=self.components.read()), None
 
     def temperatures_c(self) -> dict[str, float]:
         """What the devices tell of their temperature; a device that tells none is absent."""

@@ -44,6 +44,10 @@ class Visits:
         for place, (phase, series) in enumerate(self._series.items()):
             yield replace(series.take(index + place), phase=phase)
 
+    def whole(self, index: int) -> Window:
+        """One window of the whole work; raises as `take` does."""
+        return self._series["all"].take(index)
+
 
 def prefill_of(point: Point) -> Point:
     """The point with one token per answer."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import WrongSetting
-from sweeper.results.metrics import record_metrics
+from sweeper.results.components import beside
+from sweeper.results.metrics import drift, record_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
@@ -21,6 +22,7 @@ class Recorder:
         self._started_at = utc_now()
         self._load_s: float | None = None
         self._idle_w: dict[str, float] = {}
+        self._drift: Mapping[str, float] = {}
         self._checks: list[Check] = []
         self.environment: dict[str, Any] = dict(bench.context.environment)
         self.windows: dict[str, list[Window]] = {point.id: [] for point in launch.points}
@@ -47,28 +49,48 @@ class Recorder:
     def take(self, point: Point, window: Window) -> None:
         """Keep a window, and emit it."""
         self.windows[point.id].append(window)
-        fields = {
-            "id": point.id,
-            "launch": self._launch.number,
-            "stage": self._launch.stage,
-            "trial_id": self._bench.context.trial_id,
-            "attempt": self._bench.context.attempt,
-        }
-        self._bench.emit("window", {**fields, **plain(window), "energy": plain(self._energy())})
+        self._emit_window(point, window)
+
+    def take_control(self, point: Point, window: Window) -> None:
+        """Emit a window of the launch's last visit to its control, which no mean is made of."""
+        self._emit_window(point, window, control=True)
+        self._drift = drift([*self.windows[point.id], window])
+
+    def drifted(self, point: Point) -> None:
+        """The launch has no other point: its own windows tell how far it has drifted."""
+        self._drift = drift(self.windows[point.id])
 
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""
         windows = self.windows[point.id]
         valid = sum(w.energy_j is not None for w in windows if w.phase == "all")
         status: Status = "ok" if valid >= point.settings.measure.repeats else "energy_invalid"
-        self._emit(point, status, _reasons(windows) if status != "ok" else None)
+        self._emit(point, status, _reasons(windows) if status != "ok" else None, self._drift)
+        self._drift = {}
 
     def give_up(self, point: Point, reason: Exception) -> None:
         """Emit the record of a point that cannot be measured, with the windows it has."""
         status: Status = "wrong_setting" if isinstance(reason, WrongSetting) else "infeasible"
         self._emit(point, status, str(reason))
 
-    def _emit(self, point: Point, status: Status, reason: str | None) -> None:
+    def _emit_window(self, point: Point, window: Window, **mark: bool) -> None:
+        fields = {
+            "id": point.id,
+            "launch": self._launch.number,
+            "stage": self._launch.stage,
+            "trial_id": self._bench.context.trial_id,
+            "attempt": self._bench.context.attempt,
+            **mark,
+        }
+        self._bench.emit("window", {**fields, **plain(window), "energy": plain(self._energy())})
+
+    def _emit(
+        self,
+        point: Point,
+        status: Status,
+        reason: str | None,
+        drifts: Mapping[str, float] | None = None,
+    ) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
         metrics, undersampled = record_metrics(windows, len(bench.devices))
         record = Record(
@@ -91,10 +113,16 @@ class Recorder:
             ended_at=utc_now(),
             load_s=self._load_s,
             windows=windows,
-            metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
+            metrics={**metrics, **self._idle_w, **bench.engine.counts(), **(drifts or {})}
+            if windows
+            else {},
             undersampled=undersampled,
             energy=self._energy(),
-            checks=(*self._checks, *_window_checks(windows)),
+            checks=(
+                *self._checks,
+                *_window_checks(windows),
+                *component_checks(self.environment.get("components", {}), windows),
+            ),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())
@@ -121,6 +149,23 @@ def _window_checks(windows: Sequence[Window]) -> list[Check]:
     ]
 
 
+def component_checks(
+    opened: Mapping[str, Mapping[str, Any]], windows: Sequence[Window]
+) -> list[Check]:
+    """Whether each component beside the launch's GPUs was read at every window, and why not.
+
+    One that was not asked for holds, and says why there is none.
+    """
+    checks = []
+    seen = [beside(window.readings).reasons for window in windows]
+    for name, facts in opened.items():
+        lost = sorted({reasons[name] for reasons in seen if name in reasons})
+        why = [str(facts["reason"])] if "reason" in facts else lost
+        ok = not why or facts.get("asked") is False
+        checks.append(Check(name=f"{name}_energy", ok=ok, detail="; ".join(why)))
+    return checks
+
+
 def failed_record(
     study: str, trial: Trial, launch: Launch, point: Point, reason: str, place: Mapping[str, Any]
 ) -> Record:
@@ -140,7 +185,7 @@ def failed_record(
         chosen=dict(point.chosen),
         condition=dict(point.condition),
         convention=point.settings.convention,
-        gpus=trial.gpus,
+        gpus=launch.gpus,
         environment=place,
         started_at=now,
         ended_at=now,

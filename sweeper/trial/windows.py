@@ -79,6 +79,7 @@ def window(
         end_s,
         streams=streams,
     ).plain()
+    readings = [_plain(each) for each in (edges.opening, edges.closing) if each is not None]
     return Window(
         index=index,
         convention=convention,
@@ -90,7 +91,7 @@ def window(
         output_tokens=output_tokens,
         energy_j=energy,
         reasons=reasons,
-        readings=[_plain(each) for each in (edges.opening, edges.closing) if each is not None],
+        readings=readings,
         samples=kept,
         metrics=window_metrics(
             duration_s=edges.ended_s - edges.started_s,
@@ -101,6 +102,7 @@ def window(
             samples=kept,
             gpus=gpus,
             metered_s=edges.metered_s,
+            readings=readings,
         ),
         evidence={**edges.evidence.plain(), "work": work.plain()},
     )
@@ -156,7 +158,8 @@ def _tokens(
 
 
 def _plain(reading: Reading) -> dict[str, object]:
-    return {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
+    whole: dict[str, object] = {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
+    return whole | ({"components": dict(reading.components)} if reading.components else {})
 
 
 def spread(durations_s: Sequence[float]) -> float:
