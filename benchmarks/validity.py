@@ -48,6 +48,13 @@ DOSES = {"half": 0.5, "once": 1.0, "twice": 2.0}
 ELSEWHERE = {
     "nvml_missing": "tests/test_nvml.py, in a process without the library",
     "driver_mismatch": "nowhere: the stand-in has no driver that its library could differ from",
+    "amdsmi_missing": "tests/test_amd.py",
+    "amdsmi_error": "tests/test_amd.py",
+    "counter_wrapped": "tests/test_rapl.py",
+    "reading_failed": "tests/test_rapl.py",
+    "log_missing": "tests/test_recording.py",
+    "log_damaged": "tests/test_recording.py",
+    "not_exclusive": "tests/test_components.py",
     "estimate_failed": "tests/test_meters.py, of CodeCarbon",
 }
 """Codes that nothing here can bring about, and where they are tested."""
@@ -241,13 +248,13 @@ def main(words: Sequence[str] | None = None) -> int:
             found = codes[injection.label] = rates(bench, injection, times)
             print(_row(injection, found), flush=True)
     injected = {injection.code for injection in INJECTIONS}
-    left = [code for code in REASONS if code not in injected]
+    left = {code: ELSEWHERE.get(code, "nowhere") for code in REASONS if code not in injected}
     ok = not flagged and all(found["twice"] == 1.0 for found in codes.values())
     print(
         f"\nclean windows with a code: {sum(flagged.values())} of {windows} {dict(flagged) or ''}"
     )
-    for code in left:
-        print(f"not injected: {code} ({ELSEWHERE.get(code, 'nowhere')})")
+    for code, where in left.items():
+        print(f"not injected: {code} ({where})")
     print("the bar holds" if ok else "THE BAR DOES NOT HOLD")
     if given.json:
         print(
