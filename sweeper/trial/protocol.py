@@ -113,13 +113,13 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
         if point.id not in series:
             series[point.id] = windows_of(point, launch, bench, recorder)
         try:
-            window = series[point.id].take(len(recorder.windows[point.id]))
+            taken = series[point.id].take(len(recorder.windows[point.id]))
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
             continue
-        recorder.take(point, window)
-        if agenda.tell(point, window):
+        recorder.take(point, taken)
+        if agenda.tell(point, taken.window):
             recorder.conclude(point)
 
 

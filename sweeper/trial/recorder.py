@@ -9,6 +9,11 @@ from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
 from sweeper.spec import Launch, Point, Trial
 from sweeper.trial.bench import Bench, utc_now
+from sweeper.trial.events import files
+from sweeper.trial.windows import Taken
+
+EVENTS = "events_kept"
+"""The check that fails where the events of a window are larger than an attachment may be."""
 
 
 class Recorder:
@@ -23,6 +28,7 @@ class Recorder:
         self._checks: list[Check] = []
         self.environment: dict[str, Any] = dict(bench.context.environment)
         self.windows: dict[str, list[Window]] = {point.id: [] for point in launch.points}
+        self._events: dict[str, list[bytes]] = {point.id: [] for point in launch.points}
 
     def knows(self, **facts: Any) -> None:
         """Add to the environment that every record of this launch carries."""
@@ -43,9 +49,11 @@ class Recorder:
         else:
             self._idle_w[name] = power_w
 
-    def take(self, point: Point, window: Window) -> None:
-        """Keep a window, and emit it."""
+    def take(self, point: Point, taken: Taken) -> None:
+        """Keep a window, and emit it; its events go with the record."""
+        window = taken.window
         self.windows[point.id].append(window)
+        self._events[point.id].append(taken.events)
         fields = {
             "id": point.id,
             "launch": self._launch.number,
@@ -69,6 +77,7 @@ class Recorder:
 
     def _emit(self, point: Point, status: Status, reason: str | None) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
+        kept = self._attach_events(point)
         metrics, undersampled = record_metrics(windows, len(bench.devices))
         record = Record(
             id=point.id,
@@ -93,10 +102,19 @@ class Recorder:
             metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
             undersampled=undersampled,
             energy=self._energy(),
-            checks=(*self._checks, *_window_checks(windows)),
+            checks=(*self._checks, *_window_checks(windows), *kept),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())
+
+    def _attach_events(self, point: Point) -> list[Check]:
+        """Before the record, so that none is without; what could not be kept is a check failed."""
+        packed, lost = files(self._events[point.id])
+        for number, each in enumerate(packed):
+            suffix = f"{point.id}.{number}.events.jsonl.gz"
+            self._bench.attach(self._launch, suffix, "events", each, point)
+        detail = "too_large: the events of windows " + ", ".join(map(str, lost))
+        return [Check(name=EVENTS, ok=False, detail=detail)] if lost else []
 
     def _energy(self) -> Energy:
         meter = self._bench.meter

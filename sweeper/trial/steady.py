@@ -6,12 +6,11 @@ from contextlib import closing
 
 from sweeper.engines import Event, Request
 from sweeper.meters import Reading
-from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
 from sweeper.trial.warmup import settled
-from sweeper.trial.windows import Edges, window
+from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
 _Read = tuple[Reading | None, str | None]
@@ -36,7 +35,7 @@ class SteadyWindows:
         self._needed = requests_per_window
         self._visited = False
 
-    def take(self, index: int) -> Window:
+    def take(self, index: int) -> Taken:
         """Fill the slots, warm up or settle, then one window.
 
         Raises:
@@ -59,7 +58,7 @@ class SteadyWindows:
             closing_, late = self._edge(events, timeline, reader)
             ended_s = closing_.t_s if closing_ else self._bench.clock.now()
             _complete(events, timeline, ended_s)
-        return window(
+        made = window(
             index=index,
             convention="steady",
             edges=Edges(
@@ -75,6 +74,7 @@ class SteadyWindows:
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
         )
+        return Taken(window=made, events=timeline.log.line(index, requests))
 
     def _settle(self, events: Iterator[Event], timeline: Timeline, in_flight: int) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)

@@ -38,6 +38,14 @@ class Edges:
         return self.closing.t_s - self.opening.t_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A window, and the events that it was made from, packed (`trial/events.py`)."""
+
+    window: Window
+    events: bytes
+
+
 def energy_j(
     opening: Reading, closing: Reading, min_window_s: float
 ) -> tuple[float | None, str | None]:
