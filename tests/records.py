@@ -17,7 +17,7 @@ def make_window(
     started_s: float = 100.0,
     duration_s: float = 30.0,
     energy_j: float | None = 3000.0,
-    reason: str | None = None,
+    reasons: Sequence[str] = (),
     requests: int = 10,
     input_tokens: int = 1000,
     output_tokens: int = 500,
@@ -43,7 +43,7 @@ def make_window(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         energy_j=energy_j,
-        reason=reason if energy_j is not None else reason or "window_too_short: test",
+        reasons=tuple(reasons or (("window_too_short: test",) if energy_j is None else ())),
         readings=readings if energy_j is not None else readings[:1],
         samples=kept,
         metrics=window_metrics(

@@ -9,8 +9,8 @@ from sweeper.trial.warmup import settled
 from tests.records import make_window
 
 GOOD = make_window()
-LOST = make_window(energy_j=None, reason="gpu_lost: GPU-a")
-SHORT = make_window(energy_j=None, reason="window_too_short: 1 s")
+LOST = make_window(energy_j=None, reasons=("gpu_lost: GPU-a",))
+SHORT = make_window(energy_j=None, reasons=("window_too_short: 1 s",))
 
 
 def points(count: int) -> list[Point]:

@@ -17,7 +17,7 @@ def record(name="p", launch=0, stage="full", attempt=0, status="ok"):
 
 
 def header():
-    return b'{"kind":"journal","journal":"j","version":1}\n'
+    return b'{"kind":"journal","journal":"j","version":2}\n'
 
 
 def as_lines(*lines):
@@ -145,7 +145,7 @@ def test_wherever_the_last_line_is_cut_the_lines_before_it_are_read():
         (b'{"kind":"ended","trial_id":"t","gpu_seconds":"5"}', "gpu_seconds of a ended cannot be"),
         (b'{"kind":"trial","trial_id":"t","x":NaN}', "NaN is no number"),
         (b'{"kind":"trial","trial_id":"t","x":-Infinity}', "-Infinity is no number"),
-        (b'{"kind":"journal","journal":"j","version":1}', "first line, and no other"),
+        (b'{"kind":"journal","journal":"j","version":2}', "first line, and no other"),
     ],
 )
 def test_a_damaged_line_is_named_with_the_way_out(line, said, tmp_path):
@@ -158,8 +158,8 @@ def test_a_damaged_line_is_named_with_the_way_out(line, said, tmp_path):
 
 
 def test_a_journal_of_another_version_or_none_at_all_is_refused(tmp_path):
-    with pytest.raises(JournalError, match="of version 2, this sweeper reads 1"):
-        parse(b'{"kind":"journal","journal":"j","version":2}\n')
+    with pytest.raises(JournalError, match="of version 9, this sweeper reads 2"):
+        parse(b'{"kind":"journal","journal":"j","version":9}\n')
     with pytest.raises(JournalError, match="line 1 is damaged: a journal's first line"):
         parse(b'{"kind":"trial","trial_id":"t"}\n')
     with pytest.raises(JournalError, match="nothing was measured there yet"):
@@ -205,7 +205,7 @@ def test_every_kind_of_line_is_explained():
 def test_only_some_points_and_what_was_taken_back_of_them():
     key = {"launch": 0, "stage": "full"}
     taken_back = {"kind": "superseded", "id": "b", **key, "attempt": 0}
-    lines = [{"kind": "window", "id": name, **key} for name in "aba"]
+    lines = [{"kind": "window", "id": name, **key, "reasons": []} for name in "aba"]
     lines += [{"kind": "record", **record(name).to_json()} for name in "aba"]
     whole = parse(as_lines(*lines, taken_back))
     assert [each.id for each in whole.standing()] == ["a"]

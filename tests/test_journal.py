@@ -22,7 +22,7 @@ STUDY = "name: x\nobjectives: {}\n"
 LINES = {
     "sitting": {"started_at": "2026-01-01", "environment": {"driver": "1"}},
     "trial": {"trial_id": "t1", "gpus": ["GPU-1"]},
-    "window": {"id": "p", "launch": 0, "stage": "full", "energy_j": 1.5},
+    "window": {"id": "p", "launch": 0, "stage": "full", "energy_j": 1.5, "reasons": []},
     "death": {"trial_id": "t1", "reason": "hang: ü \ud800 \n\r\x0b\u2028"},
     "ended": {"trial_id": "t1", "gpu_seconds": 12.5},
 }
@@ -182,7 +182,8 @@ def test_a_damaged_journal_is_left_as_it_is(folder):
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
-        ("window", {"id": "p", "launch": 0, "stage": "s", "a": [1, {"b": float("nan")}]},
+        ("window",
+         {"id": "p", "launch": 0, "stage": "s", "reasons": [], "a": [1, {"b": float("nan")}]},
          r"a window cannot be journalled: a\[1\].b is nan, which is no number"),
         ("sitting", {"a": {"b": (float("-inf"),)}}, r"a\.b\[0\] is -inf"),
         ("sitting", {"a": Path("x")}, "a is a PosixPath, not plain data"),

@@ -294,7 +294,7 @@ def test_a_study_without_any_record_has_a_page():
 
 
 def test_points_without_energy_are_counted_with_the_reasons_of_their_windows():
-    window = make_window(energy_j=None, reason="throttled: 90 C")
+    window = make_window(energy_j=None, reasons=["throttled: 90 C"])
     records = [make_record("a", status="energy_invalid", reason="no window", windows=[window])]
     said = words(made(pages.study(), pages.contents(records)))
     assert f"1 {TIMES} throttled" in said

@@ -42,10 +42,10 @@ class Told:
     def event(self, kind, trial=TRIAL, **fields):
         self.progress.event(trial, {"kind": kind, **fields})
 
-    def window(self, place, energy_j, energy=MEASURED, reason=None):
+    def window(self, place, energy_j, energy=MEASURED, reasons=()):
         """A window of one of the study's points."""
         point = TRIAL.launches[0].points[place]
-        told = {"energy_j": energy_j, "energy": asdict(energy), "reason": reason}
+        told = {"energy_j": energy_j, "energy": asdict(energy), "reasons": list(reasons)}
         self.event("window", id=point.id, launch=0, stage="full", **told)
 
     @property
@@ -87,7 +87,7 @@ def test_a_verdict_counts_and_says_what_it_cost_what_is_left_and_the_best():
     told.event("phase", phase="load")
     assert told.last == f"{TRIAL.id}: loading on 2 GPUs"
     told.window(0, 3000.0)
-    told.window(0, None, reason="counter_stuck: GPU-0")
+    told.window(0, None, reasons=["counter_stuck: GPU-0"])
     told.now_s = 1800.0
     told.progress.record(verdict(0))
     assert told.lines[-2].strip() == "[1/3] batch_size=1: ok 500 mJ/token, 200 ms"
@@ -120,7 +120,7 @@ def test_joules_that_nobody_measured_say_so(energy, said):
 def test_joules_that_nobody_knows_are_not_zero():
     told = Told()
     reason = "counter_reset: GPU-0"
-    told.window(0, None, ESTIMATED, reason)
+    told.window(0, None, ESTIMATED, [reason])
     told.progress.record(verdict(0, status="energy_invalid", reason=reason, energy=ESTIMATED))
     assert told.lines[-2].endswith(f"energy_invalid {reason}")
     assert " J" not in told.last

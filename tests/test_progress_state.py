@@ -48,8 +48,8 @@ def lease(to, trial, now_s=0.0):
     tell(to, trial, "trial", now_s, devices=["GPU"] * trial.gpus, host="node-1")
 
 
-def window(to, trial, point, now_s, energy_j=10.0, reason=None):
-    told = {"energy_j": energy_j, "reason": reason, "energy": ENERGY}
+def window(to, trial, point, now_s, energy_j=10.0, reasons=()):
+    told = {"energy_j": energy_j, "reasons": list(reasons), "energy": ENERGY}
     tell(to, trial, "window", now_s, id=point.id, launch=0, stage="full", **told)
 
 
@@ -83,7 +83,7 @@ def test_whatever_happens_the_counts_add_up(events, begun):
                 tell(made, trial, "phase", now_s, phase="window", point=point.id)
             case "window" | "discard":
                 energy_j = 10.0 if kind == "window" else None
-                window(made, trial, point, now_s, energy_j, "counter_stuck: x")
+                window(made, trial, point, now_s, energy_j, ["counter_stuck: x"])
                 joules += energy_j or 0.0
                 discards += energy_j is None
             case "launched":

@@ -10,7 +10,7 @@ from tests.records import ESTIMATED, make_record, make_window
 def a_record(name="abc123", **fields):
     windows = [
         make_window(0, energy_j=3000.0, output_tokens=500, devices=("GPU-a", "GPU-b")),
-        make_window(1, energy_j=None, reason="counter_reset: GPU-b went down by 3.000 J"),
+        make_window(1, energy_j=None, reasons=["counter_reset: GPU-b went down by 3.000 J"]),
         make_window(2, energy_j=3200.0, output_tokens=400, devices=("GPU-a", "GPU-b")),
     ]
     return make_record(name, windows=windows, **fields)

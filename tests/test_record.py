@@ -13,7 +13,10 @@ FULL = make_record(
     "p1",
     launch=2,
     stage="screen",
-    windows=(make_window(0), make_window(1, energy_j=None)),
+    windows=(
+        make_window(0),
+        replace(make_window(1, energy_j=None), phase="prefill", evidence={"a": [1, {"b": 2.0}]}),
+    ),
     checks=(Check(name="idle", ok=False, detail="12 W"),),
     undersampled=("ttft_p99_s",),
     attempt=3,
@@ -65,6 +68,20 @@ def test_a_window_lasts_from_edge_to_edge_and_is_metered_from_reading_to_reading
     assert replace(window, readings=()).metered_s == 30.0
 
 
+def test_a_sound_window_has_no_reason_and_discards_nothing():
+    window = make_window()
+    assert (window.reasons, window.reason, window.discarded_j) == ((), None, None)
+
+
+def test_a_discarded_window_still_tells_joules_unless_a_reason_voids_them():
+    window = replace(make_window(energy_j=2000.0), energy_j=None)
+    unbalanced = replace(window, reasons=("requests_failed: 1", "unbalanced: 2 for 1"))
+    assert unbalanced.reason == "requests_failed: 1; unbalanced: 2 for 1"
+    assert unbalanced.discarded_j == 2000.0
+    assert replace(unbalanced, readings=unbalanced.readings[:1]).discarded_j is None
+    assert replace(window, reasons=("counter_reset: x", "unbalanced: y")).discarded_j is None
+
+
 def test_the_key_leaves_out_the_attempt():
     assert FULL.key == ("p1", 2, "screen")
 
@@ -106,6 +123,9 @@ def test_what_may_be_absent_takes_its_default():
     [
         (lambda data: data.update(colour="red"), "record p1 2 screen 3: .* has unknown colour"),
         (lambda data: data["windows"][1].pop("samples"), "p1 2 screen 3: its Window lacks samples"),
+        (lambda data: data["windows"][1].pop("reasons"), "p1 2 screen 3: its Window lacks reasons"),
+        (lambda data: data["windows"][1].update(reasons="r"), "reasons of a Window of record p1"),
+        (lambda data: data["windows"][1].update(phase="night"), "has the unknown phase 'night'"),
         (lambda data: data["windows"][0].update(x=1), "p1 2 screen 3: its Window has unknown x"),
         (lambda data: data["energy"].pop("scope"), "p1 2 screen 3: its Energy lacks scope"),
         (lambda data: data["checks"][0].pop("ok"), "p1 2 screen 3: its Check lacks ok"),
@@ -115,7 +135,7 @@ def test_what_may_be_absent_takes_its_default():
         (lambda data: data.update(windows=[7]), "p1 2 screen 3: a Window must be a mapping"),
         (lambda data: data.update(energy="nvml"), "p1 2 screen 3: a Energy must be a mapping"),
         (lambda data: data.update(status="fine"), "p1 2 screen 3 has the unknown status 'fine'"),
-        (lambda data: data.update(schema_version=2), "p1 2 screen 3 is of schema 2, .* reads 1"),
+        (lambda data: data.update(schema_version=1), "p1 2 screen 3 is of schema 1, .* reads 2"),
         (lambda data: data.pop("schema_version"), "p1 2 screen 3 is of schema None"),
         (lambda data: data["energy"].update(kind="x"), "its Energy has unknown kind"),
     ],

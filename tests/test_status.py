@@ -50,9 +50,9 @@ def record(journal, place, status="ok", **fields):
     journal.append("record", verdict(place, status, **fields).to_json())
 
 
-def window(journal, place, energy_j, reason=None):
+def window(journal, place, energy_j, *reasons):
     of = {**LEASE, "id": POINTS[place].id, "launch": 0, "stage": "full"}
-    told = {"energy_j": energy_j, "reason": reason, "energy": asdict(ESTIMATED)}
+    told = {"energy_j": energy_j, "reasons": list(reasons), "energy": asdict(ESTIMATED)}
     journal.append("window", {**of, **told})
 
 

@@ -165,7 +165,7 @@ def _windows(contents: Contents) -> Sequence[Mapping[str, Any]]:
     if contents.windows:
         return contents.windows
     return [
-        {"id": record.id, "energy_j": window.energy_j, "reason": window.reason}
+        {"id": record.id, "energy_j": window.energy_j, "reasons": window.reasons}
         for record in contents.records
         for window in record.windows
     ]
@@ -182,9 +182,9 @@ def _origin(energy: Energy | None, records: Sequence[Record]) -> tuple[Provenanc
 
 
 def _discarded(windows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """The codes of the windows without energy, the commonest first."""
+    """The gravest codes of the windows without energy, the commonest first."""
     codes = (
-        _first_line(window.get("reason")).partition(":")[0]
+        _first_line(next(iter(window["reasons"]), None)).partition(":")[0]
         for window in windows
         if window.get("energy_j") is None
     )

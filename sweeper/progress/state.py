@@ -13,7 +13,7 @@ from sweeper.answers.table import brief
 from sweeper.progress.best import BestSoFar
 from sweeper.progress.pace import Pace
 from sweeper.progress.snapshot import STATUSES, Best, Snapshot, Trouble, UnderWay
-from sweeper.progress.words import code, first_line, origin
+from sweeper.progress.words import code, first_code, first_line, origin
 from sweeper.results.attachments import file_name
 from sweeper.results.journal import ATTACHMENTS
 from sweeper.results.record import ACCEPTED, Energy, Key, Record, Status
@@ -173,7 +173,7 @@ class State:
     def _window(self, trial: Trial, event: Mapping[str, Any], now_s: float) -> None:
         self._pace.window((event["id"], event["launch"], event["stage"]), now_s)
         if event["energy_j"] is None:
-            self._discards[code(event["reason"] or "")] += 1
+            self._discards[first_code(event["reasons"])] += 1
             return
         told = event.get("energy")
         kind = trial.launches[0].points[0].settings.engine.kind

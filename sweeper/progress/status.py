@@ -20,7 +20,7 @@ from sweeper.progress.frame import Frame
 from sweeper.progress.snapshot import STATUSES, Snapshot, Trouble
 from sweeper.progress.state import TROUBLES, aged
 from sweeper.progress.views import NARROWEST
-from sweeper.progress.words import code, duration, first_line, many, origin
+from sweeper.progress.words import code, duration, first_code, first_line, many, origin
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.journal import ATTACHMENTS
 from sweeper.results.lock import holder
@@ -134,9 +134,7 @@ def so_far(study: Study, contents: Contents, folder: Path, live: Snapshot | None
         unended=max(0, len(contents.trials) - len(contents.ended) - len(held)),
         deaths=Counter(code(line["reason"]) for line in contents.deaths),
         discards=Counter(
-            code(line.get("reason") or "")
-            for line in contents.windows
-            if line.get("energy_j") is None
+            first_code(line["reasons"]) for line in contents.windows if line.get("energy_j") is None
         ),
         gpu_seconds=contents.gpu_seconds() + held_gpu_s,
         energy_j=_joules(contents.windows, kinds),

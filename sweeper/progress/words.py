@@ -1,6 +1,6 @@
 """How a study's progress is put in words: counts, spent joules, durations, records (pure)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sweeper.answers.table import brief
 from sweeper.answers.units import digits, quantity
@@ -91,6 +91,11 @@ def tally(found: Mapping[str, int]) -> str:
     """Reasons and how often each, the most frequent first."""
     ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {count}" for reason, count in ranked)
+
+
+def first_code(reasons: Sequence[str]) -> str:
+    """The code of the gravest of a window's reasons, which stands first."""
+    return code(reasons[0] if reasons else "")
 
 
 def code(reason: str) -> str:

@@ -28,7 +28,7 @@ from typing import Any, NoReturn, Self
 from sweeper.errors import JournalError
 from sweeper.results.record import Key, Record
 
-VERSION = 1
+VERSION = 2
 FILE = "journal.jsonl"
 Line = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "torn": ("bytes",),
     "sitting": (),
     "trial": ("trial_id",),
-    "window": ("id", "launch", "stage"),
+    "window": ("id", "launch", "stage", "reasons"),
     "record": ("id", "launch", "stage", "attempt"),
     "attachment": ("name", "role", "sha256"),
     "death": ("trial_id", "reason"),
@@ -58,6 +58,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
     "role": (str,),
     "sha256": (str,),
+    "reasons": (list,),
     "seconds": (int, float),
     "gpu_seconds": (int, float, type(None)),
     "energy_j": (int, float, type(None)),

@@ -5,17 +5,22 @@ from. Windows carry raw readings and per-request times, so that each number can 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from sweeper.errors import JournalError
+from sweeper.results.reasons import voids
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Part = TypeVar("Part")
 
 Status = Literal["ok", "energy_invalid", "wrong_setting", "infeasible", "failed"]
 ACCEPTED: frozenset[Status] = frozenset({"ok", "energy_invalid", "wrong_setting", "infeasible"})
 """The statuses that are a verdict; a `failed` record is measured again."""
+
+Phase = Literal["all", "prefill"]
+"""What of the requests' work a window holds."""
 
 Key = tuple[str, int, str]
 """(point id, launch number, stage): one accepted record each."""
@@ -25,11 +30,14 @@ Key = tuple[str, int, str]
 class Window:
     """One measured interval of a point.
 
-    `started_s` and `ended_s` are its edges on the launch's clock. `energy_j` is `None` where it
-    could not be had, and `reason` says why as a code with a detail. `readings` holds the meter's
-    two raw readings (`{"t_s", "energy_j": {device: joules}}`), `samples` the times of the requests
-    that finished inside (`ttft_s`, `tpot_s`, `latency_s`: a list each) and the gaps between tokens
-    (`itl_s`: pairs of seconds and how many tokens waited that long), `metrics` what follows.
+    `started_s` and `ended_s` are its edges on the launch's clock. `phase` is what of the requests'
+    work it holds: all of it, or prefills only. `energy_j` is `None` where it could not be had, and
+    `reasons` say why, each a code with a detail (`results/reasons.py`); there are none where the
+    window is sound. `readings` holds the meter's two raw readings (`{"t_s", "energy_j": {device:
+    joules}}`), `samples` the times of the requests that finished inside (`ttft_s`, `tpot_s`,
+    `latency_s`: a list each) and the gaps between tokens (`itl_s`: pairs of seconds and how many
+    tokens waited that long), `metrics` what follows. `evidence` is what the window was judged by,
+    as plain data (`trial/evidence.py` names its keys).
     """
 
     index: int
@@ -41,10 +49,29 @@ class Window:
     input_tokens: int
     output_tokens: int
     energy_j: float | None
-    reason: str | None
+    reasons: Sequence[str]
     readings: Sequence[Mapping[str, Any]]
     samples: Mapping[str, Sequence[Any]]
     metrics: Mapping[str, float]
+    phase: Phase = "all"
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str | None:
+        """All reasons in one line; `None` where there are none."""
+        return "; ".join(self.reasons) or None
+
+    @property
+    def discarded_j(self) -> float | None:
+        """The joules between the readings of a window that counts for nothing.
+
+        For answers that show what the discards would change. `None` for a sound window, and where
+        a reason leaves no number at all.
+        """
+        if not self.reasons or voids(self.reasons) or len(self.readings) < 2:
+            return None
+        before, after = self.readings[0]["energy_j"], self.readings[-1]["energy_j"]
+        return float(sum(after[device] - before[device] for device in before))
 
     @property
     def duration_s(self) -> float:
@@ -144,10 +171,10 @@ class Record:
                 "use the sweeper that wrote it, or measure again under another study name"
             )
         values = {key: value for key, value in data.items() if key != "kind"}
-        for key, part in (("windows", Window), ("checks", Check)):
+        for key, read in (("windows", _window), ("checks", partial(_read, Check))):
             if key in values:
                 items = _sequence(values[key], f"{key} of record {name}")
-                values[key] = tuple(_read(part, item, f"record {name}") for item in items)
+                values[key] = tuple(read(item, f"record {name}") for item in items)
         if "undersampled" in values:
             items = _sequence(values["undersampled"], f"undersampled of record {name}")
             values["undersampled"] = tuple(items)
@@ -171,6 +198,8 @@ def plain(instance: Any) -> dict[str, Any]:
             value = plain(value)
         elif isinstance(value, list | tuple) and value and is_dataclass(value[0]):
             value = [plain(each) for each in value]
+        elif isinstance(value, tuple):
+            value = list(value)
         found[spec.name] = value
     return found
 
@@ -186,6 +215,14 @@ def _read(cls: type[Part], data: Any, of: str) -> Part:
         faults = [f"lacks {name}" for name in missing] + [f"has unknown {n}" for n in unknown]
         raise JournalError(f"{of}: its {cls.__name__} {', '.join(faults)}")
     return cls(**data)
+
+
+def _window(data: Any, of: str) -> Window:
+    found = _read(Window, data, of)
+    if found.phase not in get_args(Phase):
+        raise JournalError(f"{of}: its Window has the unknown phase {found.phase!r}")
+    reasons = _sequence(found.reasons, f"reasons of a Window of {of}")
+    return replace(found, reasons=tuple(reasons))
 
 
 def _sequence(value: Any, what: str) -> Sequence[Any]:

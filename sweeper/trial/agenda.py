@@ -4,11 +4,9 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from sweeper.results.reasons import mendable
 from sweeper.results.record import Window
 from sweeper.spec import Point
-
-UNMENDABLE = ("window_too_short",)
-"""Reason codes that another window of the same length would meet again."""
 
 
 class Agenda(Protocol):
@@ -60,9 +58,8 @@ class ListAgenda:
 
     def tell(self, point: Point, window: Window) -> bool:
         """Take a window; says whether this was the point's last."""
-        code = (window.reason or "").partition(":")[0]
-        mendable = window.energy_j is None and code not in UNMENDABLE
-        if mendable and point.id not in self._tried_again:
+        again = window.energy_j is None and mendable(window.reasons)
+        if again and point.id not in self._tried_again:
             self._tried_again.add(point.id)
             self._again.append(point)
             return False

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeper.errors import WrongSetting
 from sweeper.results.metrics import record_metrics
+from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
 from sweeper.spec import Launch, Point, Trial
@@ -128,12 +129,12 @@ class Recorder:
 
 
 def _reasons(windows: Sequence[Window]) -> str:
-    return "; ".join(sorted({window.reason for window in windows if window.reason}))
+    return "; ".join(ordered(reason for window in windows for reason in window.reasons))
 
 
 def _window_checks(windows: Sequence[Window]) -> list[Check]:
     return [
-        Check(name=f"window_{window.index}", ok=window.reason is None, detail=window.reason or "")
+        Check(name=f"window_{window.index}", ok=not window.reasons, detail=window.reason or "")
         for window in windows
     ]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sweeper.engines import Request
 from sweeper.meters import Reading
 from sweeper.results.metrics import window_metrics
+from sweeper.results.reasons import ordered
 from sweeper.results.record import Window
 from sweeper.trial.latency import Timeline, samples
 
@@ -52,21 +53,21 @@ def energy_j(
     """Joules of all devices between two readings, or `None` and a reason code with a detail.
 
     `window_too_short`: less than `min_window_s` apart. `counter_reset`: a counter went down.
-    `counter_stuck`: a counter did not move. `device_missing`: the readings name other devices.
+    `zero_energy`: a counter did not move. `wrong_gpu_count`: the readings name other devices.
     """
     span_s = closing.t_s - opening.t_s
     if span_s < min_window_s:
         return None, f"window_too_short: {span_s:.3f} s between readings, {min_window_s:g} needed"
     if set(opening.energy_j) != set(closing.energy_j):
         differing = sorted(set(opening.energy_j) ^ set(closing.energy_j))
-        return None, f"device_missing: {', '.join(differing)}"
+        return None, f"wrong_gpu_count: {', '.join(differing)}"
     total = 0.0
     for device, before in opening.energy_j.items():
         spent = closing.energy_j[device] - before
         if spent < 0:
             return None, f"counter_reset: {device} went down by {-spent:.3f} J"
         if spent == 0:
-            return None, f"counter_stuck: {device} did not move in {span_s:.1f} s"
+            return None, f"zero_energy: {device} did not move in {span_s:.1f} s"
         total += spent
     return total, None
 
@@ -84,20 +85,23 @@ def window(
 ) -> Window:
     """The window between `edges`: its tokens, samples, energy and metrics."""
     start_s, end_s = edges.started_s, edges.ended_s
-    energy, reason = None, edges.reason
-    if edges.opening is not None and edges.closing is not None and reason is None:
+    energy = None
+    reasons = [edges.reason] if edges.reason is not None else []
+    if edges.opening is not None and edges.closing is not None:
         energy, reason = energy_j(edges.opening, edges.closing, min_window_s)
+        reasons += [reason] if reason is not None else []
     if convention == "whole":
         # Edges of whole batches belong to the window on both sides.
         start_s = float("-inf")
     done = _within(timeline, start_s, end_s)
     input_tokens, output_tokens = _tokens(timeline, requests, start_s, end_s)
     failed = sum(times.failed is not None for times in timeline.requests.values())
-    if failed and reason is None:
-        energy, reason = None, f"requests_failed: {failed}"
-    if convention == "steady" and reason is None:
+    if failed:
+        reasons.append(f"requests_failed: {failed}")
+    if convention == "steady":
         reason = unbalanced(input_tokens, output_tokens, requests)
-        energy = energy if reason is None else None
+        reasons += [reason] if reason is not None else []
+    energy = None if reasons else energy
     kept = samples(
         timeline,
         {number: request.output_tokens for number, request in requests.items()},
@@ -115,7 +119,7 @@ def window(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         energy_j=energy,
-        reason=reason,
+        reasons=ordered(reasons),
         readings=[_plain(each) for each in (edges.opening, edges.closing) if each is not None],
         samples=kept,
         metrics=window_metrics(
