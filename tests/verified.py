@@ -9,12 +9,12 @@ from sweeper.plan import plan
 from sweeper.progress.progress import Progress
 from sweeper.progress.views import PlainView
 from sweeper.results.journal import Journal
-from tests.searches import Listed
 from sweeper.spec import Study, Trial
 from sweeper.study import dump
 from sweeper.trial.lease import Lease
 from sweeper.verify import Report, verify
 from sweeper.verify.report import text
+from tests.searches import Listed
 
 DEVICES = ("H100/0", "H100/1", "H100/2", "H100/3")
 

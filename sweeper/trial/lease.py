@@ -128,6 +128,7 @@ class Lease:
         )
         return {
             "kind": "ended",
+            "readings": [event["readings"] for event in self._launched],
             "seconds": seconds,
             "gpu_seconds": seconds * len(self._devices),
             "energy_j": sum(joules) if known else None,

@@ -11,7 +11,7 @@ size ran in between. Windows are emitted as they close and a record when its poi
 the launch goes on when the emitter returns, so nothing but the engine works inside a window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from sweeper.trial.gate import wait_until_free
 from sweeper.trial.recorder import Recorder
 from sweeper.trial.steady import SteadyWindows
 from sweeper.trial.whole import WholeWindows
+from sweeper.trial.windows import as_kept
 from sweeper.workloads import workload_class
 
 CONVENTIONS: Mapping[Convention, type[WholeWindows] | type[SteadyWindows]] = {
@@ -39,11 +40,13 @@ class Spent:
     """What a whole launch took, from its gate to its unloading, on its own clock.
 
     `energy_j` is of its devices, everything between the windows included; `None` where a reading
-    failed. `source`, `measured` and `scope` say what these joules are.
+    failed; `readings` are what it is made of. `source`, `measured` and `scope` say what these
+    joules are.
     """
 
     seconds: float
     energy_j: float | None
+    readings: Sequence[Mapping[str, Any]]
     source: str
     measured: bool
     scope: str
@@ -63,7 +66,7 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         recorder.knows(devices=dict(bench.meter.open()))
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
-        recorder.idle("bare_idle_w", idle_power_w(bench))
+        recorder.idle("bare_idle_w", *idle_power(bench))
         try:
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
@@ -71,7 +74,7 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
                 recorder.give_up(point, reason)
             return spent(bench, began_s, opening)
         bench.phase("idle")
-        recorder.idle("context_idle_w", idle_power_w(bench))
+        recorder.idle("context_idle_w", *idle_power(bench))
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
@@ -90,6 +93,7 @@ def spent(bench: Bench, began_s: float, opening: Reading | None) -> Spent:
     return Spent(
         seconds=bench.clock.now() - began_s,
         energy_j=energy_j,
+        readings=[as_kept(each) for each in (opening, closing_reading) if each is not None],
         source=meter.source,
         measured=meter.measured,
         scope=meter.scope,
@@ -136,15 +140,18 @@ def windows_of(
     return CONVENTIONS[settings.convention](point, workload, bench, per_window)
 
 
-def idle_power_w(bench: Bench) -> float | str:
-    """Mean power over the shortest interval the meter can tell, or why there is no number."""
+def idle_power(bench: Bench) -> tuple[float | str, Sequence[Reading]]:
+    """Mean watts over the shortest interval the meter can tell, or why there is no number.
+
+    Beside it the readings that it is made of.
+    """
     try:
         before = bench.meter.read()
         bench.clock.sleep(bench.meter.min_window_s)
         after = bench.meter.read()
     except MeterError as error:
-        return str(error)
+        return str(error), ()
     spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
     if spent_j <= 0 or after.t_s <= before.t_s:
-        return "counter_stuck: the counters did not move while idle"
-    return spent_j / (after.t_s - before.t_s)
+        return "counter_stuck: the counters did not move while idle", (before, after)
+    return spent_j / (after.t_s - before.t_s), (before, after)

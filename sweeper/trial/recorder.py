@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import WrongSetting
+from sweeper.meters import Reading
 from sweeper.results.metrics import record_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
@@ -11,7 +12,7 @@ from sweeper.schema import flat
 from sweeper.spec import Launch, Point, Trial
 from sweeper.trial.bench import Bench, utc_now
 from sweeper.trial.events import files
-from sweeper.trial.windows import Taken
+from sweeper.trial.windows import Taken, as_kept
 
 EVENTS = "events_kept"
 """The check that fails where the events of a window are larger than an attachment may be."""
@@ -43,8 +44,13 @@ class Recorder:
         """The engine is up."""
         self._load_s = load_s
 
-    def idle(self, name: str, power_w: float | str) -> None:
-        """Idle power, or in place of the number the reason why there is none."""
+    def idle(self, name: str, power_w: float | str, readings: Sequence[Reading]) -> None:
+        """Idle power, or in place of the number the reason why there is none.
+
+        The environment keeps the readings that it was made of.
+        """
+        known = self.environment.setdefault("idle_readings", {})
+        known[name] = [as_kept(each) for each in readings]
         if isinstance(power_w, str):
             self._checks.append(Check(name=name, ok=False, detail=power_w))
         else:
@@ -78,7 +84,7 @@ class Recorder:
 
     def _emit(self, point: Point, status: Status, reason: str | None) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
-        kept = self._attach_events(point)
+        lost = self._attach_events(point)
         metrics, undersampled = record_metrics(windows, len(bench.devices))
         record = Record(
             id=point.id,
@@ -103,7 +109,7 @@ class Recorder:
             metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
             undersampled=undersampled,
             energy=self._energy(),
-            checks=(*self._checks, *_window_checks(windows), *kept),
+            checks=(*self._checks, *_window_checks(windows), *lost),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())

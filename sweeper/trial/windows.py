@@ -120,7 +120,7 @@ def window(
         output_tokens=output_tokens,
         energy_j=energy,
         reasons=ordered(reasons),
-        readings=[_plain(each) for each in (edges.opening, edges.closing) if each is not None],
+        readings=[as_kept(each) for each in (edges.opening, edges.closing) if each is not None],
         samples=kept,
         metrics=window_metrics(
             duration_s=edges.ended_s - edges.started_s,
@@ -175,7 +175,8 @@ def _tokens(
     return prompt, generated + len(first)
 
 
-def _plain(reading: Reading) -> dict[str, object]:
+def as_kept(reading: Reading) -> dict[str, object]:
+    """A reading as the journal keeps it."""
     return {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
 
 

@@ -5,8 +5,8 @@
 
 Nothing of the code that measured or answered is used here: neither trial/, results/ nor answers/.
 What sweeper states of a study comes in as plain data. A difference means that the journal, an
-attachment or a definition was changed, or that one of the two codes is wrong. It is no signature: who
-makes everything anew, readings and events included, is not found out.
+attachment or a definition was changed, or that one of the two codes is wrong. It is no signature:
+who makes everything anew, readings and events included, is not found out.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -23,7 +23,7 @@ ENERGY = (
 IDLE = ("bare_idle_w", "context_idle_w")
 RATES = ("output_tokens_per_s", "requests_per_s", "duration_s", "gpu_seconds")
 MEANS = frozenset(f"{kind}_mean_s" for kind in KINDS)
-FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS})
+FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE})
 """What follows from windows; a deviation of each but the tails does too."""
 
 

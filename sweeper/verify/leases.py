@@ -1,5 +1,7 @@
 """Leases: GPU-seconds made again, and joules that no lease can have less of than its windows."""
 
+import math
+
 from sweeper.verify.sources import KEY, Line, Sources, name_of
 from sweeper.verify.tally import Tally
 from sweeper.verify.windows import edges, joules_of
@@ -23,7 +25,7 @@ def check(sources: Sources, tally: Tally) -> None:
 
 def _unrecorded(sources: Sources, tally: Tally) -> None:
     """Windows without a record are of launches that died, or of one that is under way."""
-    written = {_record_of(line) for line in sources.of("record")}
+    written = {_record_of(line) for line in sources.of("record") if line["status"] != "failed"}
     died = {_of(line) for line in sources.of("death")}
     over = {_of(line) for line in sources.of("ended")} - died
     for window in sources.of("window"):
@@ -37,8 +39,14 @@ def _unrecorded(sources: Sources, tally: Tally) -> None:
 
 def _joules(line: Line, sources: Sources, where: str, tally: Tally) -> None:
     if line.get("energy_j") is None:
+        # A launch that died has no last reading: what it took is not known.
         return
-    tally.left["joules of whole leases: only held against those of their windows"] += 1
+    total = math.fsum(
+        after["energy_j"][device] - before["energy_j"][device]
+        for before, after in line["readings"]
+        for device in before["energy_j"]
+    )
+    tally.number("leases", where, "energy_j", line["energy_j"], total)
     found = [joules_of(*edges(each))[0] for each in sources.of("window") if _of(each) == _of(line)]
     least = sum(joules for joules in found if joules is not None)
     tally.compared["leases"] += 1

@@ -1,5 +1,6 @@
 """A record made again from its windows, its settings and the lease that it was measured in."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,8 @@ def _lease(record: Line, sources: Sources, where: str, tally: Tally) -> None:
 
 def _lines(record: Line, sources: Sources, where: str, tally: Tally) -> None:
     """The windows of a record are those that were written as they closed."""
+    if record["status"] == "failed":
+        return
     names = (*KEY, "trial_id", "attempt")
     mine = [record[name] for name in names]
     written = [w for w in sources.of("window") if [w.get(name) for name in names] == mine]
@@ -129,10 +132,9 @@ def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> No
     gpus = record["gpus"]
     made = {**of_windows(seen, gpus), **spreads(seen, gpus)}
     said = dict(record["metrics"])
-    for name in IDLE:
-        if name in said:
-            del said[name]
-            tally.left["idle powers: their readings are not kept"] += 1
+    for name, readings in record["environment"].get("idle_readings", {}).items():
+        if name in IDLE and (watts := _idle_w(readings)) is not None:
+            made[name] = watts
     counted = [name for name in said if name not in made and not follows(name)]
     for name in counted:
         del said[name]
@@ -140,6 +142,17 @@ def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> No
     tally.numbers("metrics of records", where, said, made)
     said_few = sorted(record["undersampled"])
     tally.equal("undersampled tails", where, "undersampled", said_few, sorted(too_few(seen)))
+
+
+def _idle_w(readings: Sequence[Line]) -> float | None:
+    """Joules of all devices between two readings over the seconds between them, if they moved."""
+    if len(readings) != 2:
+        return None
+    first, last = readings
+    before, after = first["energy_j"], last["energy_j"]
+    joules = math.fsum(after[device] - before[device] for device in before)
+    seconds = last["t_s"] - first["t_s"]
+    return joules / seconds if joules > 0 and seconds > 0 else None
 
 
 def _verdict(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:

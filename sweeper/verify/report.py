@@ -66,8 +66,8 @@ def _budgets(report: Report) -> Iterator[str]:
         return
     yield ""
     yield f"uncertainty of {METRIC}, each part relative to it"
-    yield "  counter: one period of a window's; board: systematic gain error; window: sd within a"
-    yield "  launch; launch: half the 95 % interval of the mean; drift: first to last window of a launch"
+    yield "  counter: one period of a window's; board: gain error, systematic; window: sd within a"
+    yield "  launch; launch: half of the 95 % interval; drift: first to last window of a launch"
     yield f"  {'id':<14}{'J/token':>12}" + "".join(f"{part:>11}" for part in PARTS)
     unknown: dict[str, list[str]] = {}
     for each in report.budgets:
