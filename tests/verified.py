@@ -1,7 +1,8 @@
 """Studies measured without a cluster, kept as a driver keeps them; and every study verified."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweeper.answers.stated import stated_in
 from sweeper.keeper import Keeper
@@ -16,7 +17,8 @@ from sweeper.verify import Report, verify
 from sweeper.verify.report import text
 from tests.searches import Listed
 
-DEVICES = ("H100/0", "H100/1", "H100/2", "H100/3")
+DEVICES = tuple(f"H100/{number}" for number in range(8))
+Event = Mapping[str, Any]
 
 
 def assert_verified(folder: Path) -> Report:
@@ -31,30 +33,52 @@ def verified(folder: Path) -> Report:
 
 
 class Kept:
-    """A study's folder, with leases measured into it one after the other."""
+    """A study's folder, into which leases are measured, in virtual time."""
 
-    def __init__(self, study: Study, folder: Path, scratch: Path) -> None:
+    def __init__(self, study: Study, root: Path) -> None:
         self.study = study
-        self.folder = folder
-        self._scratch = scratch
+        self.folder = root / study.name
+        self._scratch = root / "scratch"
 
-    def measure(self, trials: Sequence[Trial] | None = None) -> Path:
-        """All that the study asks for, or the trials given; the folder."""
-        whole = plan(self.study)
+    def measure(
+        self,
+        trials: Sequence[Trial] | None = None,
+        until: Callable[[Event], bool] = lambda event: False,
+    ) -> Path:
+        """All that the study asks for, or these trials, each up to an event; the folder."""
+        asked = plan(self.study).trials if trials is None else trials
         with Journal.open(self.folder, dump(self.study)) as journal:
-            view = PlainView(lambda line: None)
-            progress = Progress(self.study, whole, journal.contents, self.folder, view)
-            keeper = Keeper(self.study, journal, progress, Listed([]))
-            for trial in whole.trials if trials is None else trials:
-                self._lease(trial, keeper)
+            keeper = self._keeper(journal)
+            for trial in asked:
+                self.lease(trial, keeper, until)
         return self.folder
 
-    def _lease(self, trial: Trial, keeper: Keeper) -> None:
+    def lease(
+        self, trial: Trial, keeper: Keeper, until: Callable[[Event], bool] = lambda event: False
+    ) -> list[Event]:
+        """One lease, from its start to its end, or killed after an event; what it told."""
         place = {"node_id": "n", "host": "h"}
-        devices = DEVICES[: trial.gpus]
-        lease = Lease(trial, devices, self.study.name, self._scratch, place)
+        lease = Lease(trial, DEVICES[: trial.gpus], self.study.name, self._scratch, place)
+        told: list[Event] = []
         lease.start()
         while not lease.finished:
             for event in lease.events(60.0):
                 keeper.take(trial, event)
+                told.append(event)
+                if until(event):
+                    lease.kill()
+                    return told
             lease.acknowledge()
+        return told
+
+    def give_up(self, trial: Trial, reason: str) -> None:
+        """As a driver does when a trial has failed too often."""
+        points = [point.id for launch in trial.launches for point in launch.points]
+        with Journal.open(self.folder, dump(self.study)) as journal:
+            event = {"kind": "given_up", "points": points, "reason": reason}
+            self._keeper(journal).take(trial, event)
+
+    def _keeper(self, journal: Journal) -> Keeper:
+        view = PlainView(lambda line: None)
+        progress = Progress(self.study, plan(self.study), journal.contents, self.folder, view)
+        return Keeper(self.study, journal, progress, Listed([]))
