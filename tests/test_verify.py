@@ -220,7 +220,6 @@ AXES = (
             {"engine.graphs": False, "engine.options.native": {}},
         ),
     ),
-    Axis(label="measure.min_window_s", choices=({"measure.min_window_s": 7.5},)),
 )
 
 
@@ -231,7 +230,10 @@ def test_ids_follow_from_a_studys_text():
         name="ids",
         settings=Settings(),
         axes=AXES,
-        conditions=(Axis(label="workload.task", choices=({"workload.task": "x"},)),),
+        conditions=(
+            Axis(label="workload.task", choices=({"workload.task": "x"},)),
+            Axis(label="measure.min_window_s", choices=({"measure.min_window_s": 7.5},)),
+        ),
         exclude=({"workload.batch_size": ">4", "engine.graphs": False},),
     )
     points, excluded = expand(made)
