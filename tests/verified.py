@@ -1,6 +1,7 @@
 """Studies measured without a cluster, kept as a driver keeps them; and every study verified."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,8 @@ class Kept:
         until: Callable[[Event], bool] = lambda event: False,
     ) -> Path:
         """All that the study asks for, or these trials, each up to an event; the folder."""
-        asked = plan(self.study).trials if trials is None else trials
-        with Journal.open(self.folder, dump(self.study)) as journal:
-            keeper = self._keeper(journal)
-            for trial in asked:
+        with self.keeper() as keeper:
+            for trial in plan(self.study).trials if trials is None else trials:
                 self.lease(trial, keeper, until)
         return self.folder
 
@@ -74,11 +73,13 @@ class Kept:
     def give_up(self, trial: Trial, reason: str) -> None:
         """As a driver does when a trial has failed too often."""
         points = [point.id for launch in trial.launches for point in launch.points]
-        with Journal.open(self.folder, dump(self.study)) as journal:
-            event = {"kind": "given_up", "points": points, "reason": reason}
-            self._keeper(journal).take(trial, event)
+        with self.keeper() as keeper:
+            keeper.take(trial, {"kind": "given_up", "points": points, "reason": reason})
 
-    def _keeper(self, journal: Journal) -> Keeper:
+    @contextmanager
+    def keeper(self) -> Iterator[Keeper]:
+        """What keeps a sitting's events; the journal is open while this lasts."""
         view = PlainView(lambda line: None)
-        progress = Progress(self.study, plan(self.study), journal.contents, self.folder, view)
-        return Keeper(self.study, journal, progress, Listed([]))
+        with Journal.open(self.folder, dump(self.study)) as journal:
+            progress = Progress(self.study, plan(self.study), journal.contents, self.folder, view)
+            yield Keeper(self.study, journal, progress, Listed([]))
