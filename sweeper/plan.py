@@ -45,7 +45,7 @@ class Cost:
 
 def nominal_point_s(settings: Settings) -> float:
     """The windows of a point at their least length, and as much again around them."""
-    return 2.0 * settings.measure.repeats * settings.measure.min_window_s
+    return 2.0 * settings.measure.windows * settings.measure.min_window_s
 
 
 NOMINAL = Cost(load_s=lambda settings: NOMINAL_LOAD_S, point_s=nominal_point_s)

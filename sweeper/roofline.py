@@ -7,11 +7,11 @@ On a machine without a GPU there is no roofline: nothing here has an answer, rat
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeper.gpu_data import Gpu
 from sweeper.shapes import DTYPE_BYTES, Shape
-from sweeper.spec import EngineKind, EngineSpec, Settings, Sizes
+from sweeper.spec import TEMPERATURE_S, EngineKind, EngineSpec, Settings, Sizes
 from sweeper.speculation import (
     acceptance,
     acceptance_rates,
@@ -302,8 +302,21 @@ def point_seconds(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int 
 
     All windows together hold at least `min_requests`, which percentiles may need. They are whole
     batches, or whole turns of a closed loop; there the slots fill for as long as a batch takes, on
-    every visit, before anything is counted.
+    every visit, before anything is counted. No visit settles for less than the protocol looks back
+    on a GPU's temperature. With `measure.phases` each has a window of prefill alone beside it.
     """
+    seconds = _visits_seconds(settings, shape, gpu, min_requests)
+    if settings.measure.phases:
+        alone = replace(
+            settings,
+            workload=replace(settings.workload, output_tokens=1),
+            measure=replace(settings.measure, window="whole", phases=False),
+        )
+        seconds += _visits_seconds(alone, shape, gpu, min_requests)
+    return seconds
+
+
+def _visits_seconds(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int) -> float:
     measure, workload = settings.measure, settings.workload
     expected = estimate(settings, shape, gpu)
     batch_s = expected.latency_s
@@ -313,9 +326,11 @@ def point_seconds(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int 
     window_s = max(measure.min_window_s, needed / expected.requests_per_s)
     unit_s = batch_s if steady else max(requests / expected.requests_per_s, batch_s)
     window_s = math.ceil(window_s / unit_s) * unit_s
-    filling = measure.repeats if steady and workload.batch_size > 1 else 0
-    settling_s = (measure.warmup.min_batches + measure.repeats - 1 + filling) * batch_s
-    return settling_s + measure.repeats * window_s
+    filling_s = batch_s if steady and workload.batch_size > 1 else 0.0
+    warmup_s = max(measure.warmup.min_batches * batch_s, TEMPERATURE_S)
+    settling_s = max(batch_s, TEMPERATURE_S)
+    around_s = warmup_s + (measure.repeats - 1) * settling_s + measure.repeats * filling_s
+    return around_s + measure.repeats * window_s
 
 
 def point_energy_j(settings: Settings, shape: Shape, gpu: Gpu, min_requests: int = 1) -> float:

@@ -89,6 +89,10 @@ class WorkloadSpec:
     sample: int | None = field(default=None, metadata={"min": 1})
 
 
+TEMPERATURE_S = 5.0
+"""A device's temperature is steady when it has not moved for so long: no visit settles for less."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WarmupSpec:
     """Bounds on the batches that run before anything counts."""
@@ -116,6 +120,11 @@ class MeasureSpec:
     launches: int = field(default=1, metadata={"min": 1})
     finalists: FinalistsSpec = field(default_factory=FinalistsSpec)
     phases: bool = False
+
+    @property
+    def windows(self) -> int:
+        """Windows of a point and launch, those of prefill alone included."""
+        return self.repeats * (2 if self.phases else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.results.metrics import record_metrics, window_metrics
-from sweeper.results.record import Check, Energy, Record, Window
+from sweeper.results.record import Check, Energy, Phase, Record, Window
 
 MEASURED = Energy(source="nvml", measured=True, method="counter", scope="gpu", systematic=0.05)
 ESTIMATED = Energy(source="codecarbon", measured=False, method="estimate", scope="node")
@@ -26,6 +26,7 @@ def make_window(
     devices: Sequence[str] = ("GPU-0",),
     convention: str = "steady",
     gpus: int = 1,
+    phase: Phase = "all",
 ) -> Window:
     kept = dict(samples) if samples is not None else {"latency_s": list(latency_s)}
     share = 0.0 if energy_j is None else energy_j / len(devices)
@@ -36,6 +37,7 @@ def make_window(
     return Window(
         index=index,
         convention=convention,
+        phase=phase,
         started_s=started_s,
         ended_s=started_s + duration_s,
         requests=requests,

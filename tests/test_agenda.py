@@ -3,9 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.spec import Point, Settings, WarmupSpec
+from sweeper.spec import Point, Settings
 from sweeper.trial.agenda import ListAgenda
-from sweeper.trial.warmup import settled
 from tests.records import make_window
 
 GOOD = make_window()
@@ -24,7 +23,7 @@ def run(agenda: ListAgenda, window_of=lambda point, taken: GOOD) -> tuple[list[s
     visited, complete = [], []
     while (point := agenda.next()) is not None:
         visited.append(point.id)
-        if agenda.tell(point, window_of(point, visited.count(point.id))):
+        if agenda.tell(point, [window_of(point, visited.count(point.id))]):
             complete.append(point.id)
     return visited, complete
 
@@ -86,12 +85,10 @@ def test_with_all_points_dropped_the_agenda_is_over():
     assert agenda.next() is None
 
 
-def test_warm_up_ends_when_two_batches_take_the_same_time():
-    bounds = WarmupSpec(min_batches=3, max_batches=6)
-    assert not settled([1.0, 1.0], bounds, False)
-    assert settled([2.0, 1.0, 1.0], bounds, False)
-    assert settled([2.0, 1.0, 1.04], bounds, False)
-    assert not settled([1.0, 1.0, 1.06], bounds, False)
-    assert settled([1.0, 2.0, 1.0, 2.0, 1.0, 2.0], bounds, False)
-    assert not settled([], bounds, True)
-    assert settled([1.0], bounds, True)
+def test_a_visit_is_made_again_when_any_of_its_windows_has_no_energy():
+    agenda = ListAgenda(points(1), 1, 0)
+    point = agenda.next()
+    assert not agenda.tell(point, [GOOD, LOST])
+    assert agenda.next() is point
+    assert agenda.tell(point, [GOOD, GOOD])
+    assert agenda.next() is None

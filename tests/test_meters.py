@@ -10,7 +10,7 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import METERS, Meter, meter_class
 from sweeper.meters.codecarbon import CodeCarbonMeter
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml_meter import NvmlMeter
 from sweeper.meters.simulated import SimulatedMeter
 from tests.contract_meter import CONTRACT, Subject
 from tests.nvml_standin import Gpu, Scenario
@@ -49,6 +49,9 @@ class Powered:
     def energy_j(self) -> Mapping[str, float]:
         return {device: watts * self._clock.t_s for device, watts in self._watts.items()}
 
+    def temperature_c(self) -> Mapping[str, float]:
+        return dict.fromkeys(self._watts, 50.0)
+
     def power_trace(self) -> Sequence[tuple[float, str, float]]:
         return [(self._clock.t_s, device, watts) for device, watts in self._watts.items()]
 
@@ -70,7 +73,7 @@ def nvml(enter: Callable[[Scenario], Scenario]) -> Subject:
     )
     clock = RealClock()
     return Subject(
-        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE),
+        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE, compared_s=0.3),
         clock=clock,
         devices=["GPU-0", "GPU-2"],
         components=["GPU-0", "GPU-2"],

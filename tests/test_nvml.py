@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -19,21 +20,22 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
 from sweeper.meters.counter import Counters, read_aligned
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml_meter import MACHINE, NvmlMeter
 from tests.nvml_standin import (
     GPU_LOST,
     NOT_SUPPORTED,
     Fault,
     Gpu,
-    Process,
     Scenario,
     environment,
 )
+from tests.nvml_standin.virtual import VirtualWorld
 
 pytest_plugins = ("tests.nvml_standin.fixtures",)
 pytestmark = pytest.mark.nvml
 
 Enter = Callable[[Scenario], Scenario]
+Begin = Callable[..., VirtualWorld]
 NO_ENGINE = cast("Engine", None)
 
 
@@ -53,7 +55,7 @@ class StandingClock(RealClock):
 
 
 def meter_of(*devices: str) -> NvmlMeter:
-    return NvmlMeter(devices, RealClock(), NO_ENGINE)
+    return NvmlMeter(devices, RealClock(), NO_ENGINE, compared_s=0.3)
 
 
 def busy_gpu(number: int, period_s: float, rng: random.Random) -> Gpu:
@@ -81,9 +83,9 @@ def test_windows_cost_what_the_scenario_spends(nvml_world: Enter, period_s: floa
     names = [gpu.uuid for gpu in world.gpus]
     groups = [[name] for name in names[:5]] + [names[5:]]
     with nvml.session():
-        began = [read_aligned(counters(group), time.monotonic) for group in groups]
+        began = [read_aligned(counters(group), MACHINE) for group in groups]
         time.sleep(5.0)
-        ended = [read_aligned(counters(group), time.monotonic) for group in groups]
+        ended = [read_aligned(counters(group), MACHINE) for group in groups]
     for group, (from_s, before), (until_s, after) in zip(groups, began, ended, strict=True):
         assert until_s - from_s > 4.5
         for uuid in group:
@@ -101,6 +103,7 @@ def test_open_tells_the_facts_and_read_the_joules(nvml_world: Enter) -> None:
     assert facts["driver"] == "0.0-standin"
     (told,) = facts["gpus"]
     assert told.pop("counter_period_s") > 0.04
+    assert told.pop("counter_ratio") == pytest.approx(1.0, abs=0.02)
     assert told == {
         "uuid": "GPU-a",
         "name": "NVIDIA H200",
@@ -121,53 +124,14 @@ def test_open_tells_the_facts_and_read_the_joules(nvml_world: Enter) -> None:
     assert meter.scope == "gpu"
 
 
-def test_what_a_device_does_not_tell_is_absent(nvml_world: Enter) -> None:
-    silent = {
-        "nvmlDeviceGetTemperatureV",
-        "nvmlDeviceGetTemperature",
-        "nvmlDeviceGetVbiosVersion",
-        "nvmlDeviceGetEccMode",
-        "nvmlDeviceGetEnforcedPowerLimit",
-        "nvmlDeviceGetMigMode",
-        "nvmlDeviceGetComputeRunningProcesses_v3",
-        "nvmlDeviceGetFieldValues",
-    }
-    nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a", unsupported=frozenset(silent)),)))
-    meter = meter_of("GPU-a")
-    (told,) = meter.open()["gpus"]
-    state = meter.state()
-    meter.close()
-    assert not {"temperature_c", "vbios", "ecc", "power_limit_w"} & set(told)
-    assert told["power_method"] == "usage"
-    assert state == {
-        "GPU-a": {"memory_used_bytes": 0, "memory_total_bytes": told["memory_total_bytes"]}
-    }
-
-
-def test_state_is_of_now(nvml_world: Enter) -> None:
-    gpu = Gpu(
-        uuid="GPU-a",
-        temperature_c=((-1.0, 61.0),),
-        memory_used_bytes=((-100.0, 0.0), (-50.0, 5e9)),
-        processes=(Process(12, 1), Process(7, 1), Process(99, 1, until_s=-1.0)),
-    )
-    nvml_world(Scenario(gpus=(gpu,)))
-    expected = {
-        "compute_pids": [7, 12],
-        "memory_used_bytes": 5_000_000_000,
-        "memory_total_bytes": gpu.memory_bytes,
-        "temperature_c": 61.0,
-    }
-    assert nvml.states(["GPU-a"]) == {"GPU-a": expected}
-
-
 def test_grace_hopper_counts_its_module(nvml_world: Enter) -> None:
     gpu = Gpu(uuid="GPU-a", name="NVIDIA GH200 480GB", counter_period_s=0.02)
     nvml_world(Scenario(gpus=(gpu,)))
     meter = meter_of("GPU-a")
-    meter.open()
+    (told,) = meter.open()["gpus"]
     meter.close()
     assert meter.scope == "module"
+    assert "counter_ratio" not in told
 
 
 REFUSALS = {
@@ -207,6 +171,17 @@ def test_slices_nothing_and_virtual_clocks_are_refused(nvml_world: Enter) -> Non
         NvmlMeter(["GPU-a"], StandingClock(), NO_ENGINE).open()
 
 
+def test_another_clock_is_held_against_the_machines(virtual_world: Begin) -> None:
+    """A virtual clock is real where the counters tick on it, and only there."""
+    world = virtual_world(Gpu(uuid="GPU-a"))
+    with closing(world.meter()) as meter:
+        meter.open()
+        assert meter.read().t_s == pytest.approx(world.clock.now(), abs=0.002)
+    strange = NvmlMeter(["GPU-a"], RealClock(), NO_ENGINE, machine=world.clock)
+    with pytest.raises(MeterError, match=r"^clock_not_real:"):
+        strange.open()
+
+
 def test_without_a_driver_there_is_no_meter_and_no_gpu(
     nvml_world: Enter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,8 +197,9 @@ def test_without_the_library_there_is_no_meter_and_no_gpu(tmp_path: Path) -> Non
     """In a process of its own: this one has loaded the stand-in for good."""
     script = (
         "from sweeper.meters import nvml\n"
+        "from sweeper.meters.nvml_meter import NvmlMeter\n"
         "assert nvml.gpus_of_node() == []\n"
-        "try:\n    nvml.NvmlMeter(['GPU-a'], None, None).open()\n"
+        "try:\n    NvmlMeter(['GPU-a'], None, None).open()\n"
         "except Exception as error:\n    print(error.code)\n"
     )
     env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,10 +1,12 @@
 """The protocol of a launch, with an engine, a meter and a clock whose every number is known."""
 
+import math
 from dataclasses import asdict
 
 import pytest
 
 from sweeper.errors import EngineError, Infeasible, MeterError, WrongSetting
+from sweeper.meters import Reading
 from sweeper.plan import sizes_of
 from sweeper.results.power import unpack_trace
 from sweeper.results.record import Record, Window
@@ -302,3 +304,22 @@ def test_a_free_gpu_leaves_a_check():
     [check] = [check for check in records["a"].checks if check.name == "gpu_free"]
     assert check.ok
     assert check.detail.startswith("GPU-a: ")
+
+
+class Cooling(FakeMeter):
+    """Each device rests at 100 W, and draws up to 300 W more that fade in seconds."""
+
+    def read(self) -> Reading:
+        since_s = self.clock.now() - 100.0
+        joules = 100.0 * since_s + 300.0 * 4.0 * (1 - math.exp(-since_s / 4.0))
+        return Reading(self.clock.now(), dict.fromkeys(self.devices, joules))
+
+
+@pytest.mark.parametrize(("waits", "least", "most"), [(True, 200.0, 206.0), (False, 370.0, 640.0)])
+def test_idle_power_is_read_until_it_rests(waits, least, most):
+    """Where the meter is a counter of hardware; what is estimated does not cool down."""
+    clock = FakeClock()
+    meter = Cooling(clock, waits=waits)
+    *_, records, failure = launched(point("a", 4), clock=clock, meter=meter)
+    assert failure is None
+    assert least < records["a"].metrics["bare_idle_w"] < most

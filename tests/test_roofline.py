@@ -19,6 +19,7 @@ from sweeper.roofline import (
 )
 from sweeper.shapes import known, shape
 from sweeper.spec import (
+    TEMPERATURE_S,
     EngineSpec,
     MeasureSpec,
     ModelSpec,
@@ -269,24 +270,41 @@ def test_an_estimate_agrees_with_itself(
 
 
 def test_seconds_of_a_point_are_its_windows_and_what_surrounds_them() -> None:
-    measure = MeasureSpec(warmup=WarmupSpec(min_batches=4), min_window_s=30.0, repeats=3)
+    measure = MeasureSpec(warmup=WarmupSpec(min_batches=40), min_window_s=30.0, repeats=3)
     steady = settings(batch=8, measure=measure)
     batch_s = of("llama-3.1-8b", 8).latency_s
-    surroundings_s = (4 + 2) * batch_s
+    assert batch_s < TEMPERATURE_S < 40 * batch_s
+    around_s = 40 * batch_s + 2 * TEMPERATURE_S
     rounds_s = 3 * batch_s * -(-30 // batch_s)
     found = point_seconds(steady, shape("llama-3.1-8b"), gpu("H100"))
-    assert found == pytest.approx(rounds_s + surroundings_s + 3 * batch_s)
+    assert found == pytest.approx(rounds_s + around_s + 3 * batch_s)
     short = replace(measure, min_window_s=batch_s / 2)
     found = point_seconds(replace(steady, measure=short), shape("llama-3.1-8b"), gpu("H100"))
-    assert found == pytest.approx(3 * batch_s + surroundings_s + 3 * batch_s)
+    assert found == pytest.approx(3 * batch_s + around_s + 3 * batch_s)
     alone = replace(steady, workload=replace(steady.workload, batch_size=1))
-    batch_s = of("llama-3.1-8b", 1).latency_s
+    alone_s = of("llama-3.1-8b", 1).latency_s
     found = point_seconds(alone, shape("llama-3.1-8b"), gpu("H100"))
-    assert found == pytest.approx(3 * batch_s * -(-30 // batch_s) + (4 + 2) * batch_s)
-    batch_s = of("llama-3.1-8b", 8).latency_s
+    assert found == pytest.approx(
+        3 * alone_s * -(-30 // alone_s) + 40 * alone_s + 2 * TEMPERATURE_S
+    )
     whole = settings(batch=8, measure=measure, batching="static")
     found = point_seconds(whole, shape("llama-3.1-8b"), gpu("H100"))
-    assert found == pytest.approx(3 * batch_s * -(-30 // batch_s) + surroundings_s)
+    assert found == pytest.approx(rounds_s + around_s)
+    long = replace(measure, warmup=WarmupSpec(min_batches=1))
+    found = point_seconds(replace(whole, measure=long), shape("llama-3.1-8b"), gpu("H100"))
+    assert found == pytest.approx(rounds_s + 3 * TEMPERATURE_S)
+
+
+def test_phases_add_windows_of_prefill_alone() -> None:
+    measure = MeasureSpec(warmup=WarmupSpec(min_batches=4), min_window_s=30.0, repeats=3)
+    both = settings(batch=8, measure=replace(measure, phases=True))
+    plain = settings(batch=8, measure=measure)
+    prefill = settings(batch=8, output_tokens=1, measure=replace(measure, window="whole"))
+    seconds = [
+        point_seconds(each, shape("llama-3.1-8b"), gpu("H100")) for each in (both, plain, prefill)
+    ]
+    assert seconds[0] == pytest.approx(seconds[1] + seconds[2])
+    assert (plain.measure.windows, both.measure.windows) == (3, 6)
 
 
 def test_a_point_takes_as_long_as_its_requests_need() -> None:

@@ -25,10 +25,12 @@ from tests.nvml_standin import (
     compiler,
     environment,
 )
+from tests.nvml_standin.virtual import VirtualWorld
 
 pytest_plugins = ("tests.nvml_standin.fixtures",)
 
 Enter = Callable[[Scenario], Scenario]
+Begin = Callable[..., VirtualWorld]
 
 READ_COUNTERS = """
 import pynvml, time
@@ -185,3 +187,36 @@ def test_the_true_energy_is_the_integral_of_the_true_power(
     summed = sum(gpu.watts(from_s + (step + 0.5) * width_s) for step in range(steps)) * width_s
     # The midpoint rule is off by at most a step's energy at each jump of the power.
     assert gpu.joules(from_s, from_s + length_s) == pytest.approx(summed, abs=7 * 700 * width_s)
+
+
+@pytest.mark.nvml
+def test_on_a_virtual_clock_time_passes_by_sleeping_and_looking(virtual_world: Begin) -> None:
+    gpu = Gpu(uuid="GPU-a", power_w=((0.0, 250.0),), counter_period_s=0.001, counter_offset_j=0.0)
+    world = virtual_world(gpu, look_s=(0.004, 0.004))
+    began_s = world.clock.now()
+    with session():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        assert world.clock.now() == began_s
+        seen = []
+        for _ in range(50):
+            before_s = world.clock.now() - began_s
+            shown_j = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+            assert 250.0 * (before_s - 0.001) - 1e-3 <= shown_j <= 250.0 * (before_s + 0.004)
+            seen.append(shown_j / 250.0 - before_s)
+            assert world.clock.now() - began_s == pytest.approx(before_s + 0.004)
+            world.clock.sleep(10.0)
+    assert max(seen) - min(seen) > 0.002, "a look is of a random moment inside it"
+    again = virtual_world(gpu)
+    with session():
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(0))
+    assert again.clock.now() == began_s, "looks cost nothing unless asked"
+
+
+@pytest.mark.nvml
+def test_a_virtual_clock_that_is_not_there_is_refused(
+    nvml_world: Enter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a"),)))
+    monkeypatch.setenv("SWEEPER_NVML_CLOCK", str(tmp_path / "none"))
+    with pytest.raises(pynvml.NVMLError_Unknown):
+        pynvml.nvmlInit()

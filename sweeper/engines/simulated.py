@@ -204,6 +204,10 @@ class SimulatedEngine:
         """Joules of each device so far, on the launch's clock, idle time included."""
         return self._meter().energy_j()
 
+    def temperature_c(self) -> dict[str, float]:
+        """Of each device now, in degrees Celsius."""
+        return self._meter().temperature_c()
+
     def power_trace(self) -> list[tuple[float, str, float]]:
         """Ten samples (t_s, device, watts) a second and device, at most half an hour back."""
         return self._meter().trace()

@@ -15,6 +15,9 @@ WARM_S = 240.0
 WARM_POWER = 0.02
 WARM_TIME = 0.004
 """Relative rise of power and of step time from cold to warm at full load."""
+COLD_C = 35.0
+FULL_LOAD_C = 75.0
+"""Temperatures at idle and at full load, as accelerators cooled by air show them."""
 TRACE_PERIOD_S = 0.1
 TRACE_SAMPLES = 18_000
 """Half an hour; older samples go."""
@@ -51,6 +54,12 @@ class Boards:
         """Joules of each device since it was made, now."""
         self._pass()
         return {device: self._joules * gain for device, gain in self._gains.items()}
+
+    def temperature_c(self) -> dict[str, float]:
+        """Of each device, now."""
+        self._pass()
+        celsius = COLD_C + (FULL_LOAD_C - COLD_C) * self.warmth
+        return dict.fromkeys(self._gains, celsius)
 
     def trace(self) -> list[tuple[float, str, float]]:
         """Samples (t_s, device, watts), the devices of one moment together."""

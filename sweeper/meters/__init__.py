@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sweeper.engines import Clock, Engine
 
 METERS: dict[str, str] = {
-    "nvml": "sweeper.meters.nvml:NvmlMeter",
+    "nvml": "sweeper.meters.nvml_meter:NvmlMeter",
     "codecarbon": "sweeper.meters.codecarbon:CodeCarbonMeter",
     "simulated": "sweeper.meters.simulated:SimulatedMeter",
 }
@@ -67,8 +67,13 @@ class Meter(Protocol):
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """What each device is doing now, as far as it tells.
 
-        Of `compute_pids` (a list), `memory_used_bytes`, `memory_total_bytes` and `temperature_c`,
-        those that are known; a device that tells nothing is absent.
+        Of `compute_pids` (a list), `memory_used_bytes`, `memory_total_bytes`, `temperature_c`,
+        `memory_temperature_c`, `sm_clock_mhz`, `memory_clock_mhz`, `utilization` (0 to 1),
+        `power_limit_w`, `events` (names of what holds the clocks down now), `violations_s` (seconds
+        that each of these has held them down, ever), `ecc_corrected` and `ecc_uncorrected` (errors
+        since the driver was loaded), those that are known; a device that tells nothing is absent.
+
+        Raises `MeterError` where a device fails.
         """
         ...
 

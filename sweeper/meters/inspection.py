@@ -3,7 +3,6 @@
 Everything is plain data. What does not work has `works: false` with a reason code and a detail.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,10 +12,8 @@ from typing import Any
 from sweeper.clocks import RealClock
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
-from sweeper.meters.comparison import compare
+from sweeper.meters.comparison import COMPARED_S, compare
 
-COMPARED_S = 3.0
-"""Thirty ticks of a counter of 100 ms: edges known to a few milliseconds are 0.3 % of it."""
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -95,12 +92,11 @@ def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         handle = nvml.handle_of(uuid)
         method = nvml.power_method(handle)
         found = compare(
-            uuid,
-            partial(nvml.energy_j, uuid, handle),
-            nvml.power_reader(handle),
-            time.monotonic,
+            {uuid: partial(nvml.energy_j, uuid, handle)},
+            {uuid: nvml.power_reader(handle)},
+            RealClock(),
             seconds,
-        )
+        )[uuid]
     except MeterError as error:
         return refusal(error)
     module = any(part in str(gpu.get("name", "")) for part in nvml.MODULE_NAMES)

@@ -16,6 +16,10 @@ class PoweredEngine(Protocol):
         """Joules of every device since the engine was made, at this moment of its clock."""
         ...
 
+    def temperature_c(self) -> Mapping[str, float]:
+        """Degrees Celsius of every device now."""
+        ...
+
     def power_trace(self) -> Sequence[tuple[float, str, float]]:
         """Its power so far as (seconds of its clock, device, watts)."""
         ...
@@ -64,8 +68,13 @@ class SimulatedMeter:
         )
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Nothing: a simulated device is always free."""
-        return {}
+        """Its temperature; a simulated device is always free."""
+        celsius = self._powered().temperature_c()
+        return {
+            device: {"temperature_c": celsius[device]}
+            for device in self._devices
+            if device in celsius
+        }
 
     def power_trace(self) -> Sequence[tuple[float, str, float]]:
         known = set(self._devices)

@@ -6,11 +6,23 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import sweeper
 
 PATIENCE_S = 5.0
+Sample = tuple[float, str, float]
+"""(seconds, device, watts)."""
+
+
+class Trace(Protocol):
+    """Samples of power between `start` and `stop`, on the machine's clock."""
+
+    def start(self) -> None: ...
+
+    def samples(self) -> Sequence[Sample]: ...
+
+    def stop(self) -> None: ...
 
 
 class PowerTrace:
@@ -23,7 +35,7 @@ class PowerTrace:
         self._devices = tuple(devices)
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
-        self._kept: list[tuple[float, str, float]] = []
+        self._kept: list[Sample] = []
 
     def start(self) -> None:
         """Start sampling. The process ends with this one, or with `stop`."""
@@ -37,7 +49,7 @@ class PowerTrace:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
         )
 
-    def samples(self) -> Sequence[tuple[float, str, float]]:
+    def samples(self) -> Sequence[Sample]:
         """(seconds of CLOCK_MONOTONIC, device, watts) so far, or until `stop`."""
         if self._file is None:
             return tuple(self._kept)

@@ -30,7 +30,7 @@ class _Work:
     gpus: int
     loads: int
     expected_s: dict[Key, float]
-    repeats: dict[Key, int]
+    windows: dict[Key, int]
     left_s: float
     credited_s: dict[Key, float] = field(default_factory=dict)
     settled: set[Key] = field(default_factory=set)
@@ -43,7 +43,7 @@ class _Work:
     @property
     def window_s(self) -> float:
         """A mean window among those that are left."""
-        windows = sum(self.repeats[key] for key in self.expected_s if key not in self.settled)
+        windows = sum(self.windows[key] for key in self.expected_s if key not in self.settled)
         whole_s = sum(s for key, s in self.expected_s.items() if key not in self.settled)
         return whole_s / windows if windows else 0.0
 
@@ -63,7 +63,7 @@ class Pace:
     def planned(self, trial: Trial) -> None:
         """A trial is to be done."""
         keys: dict[Key, int] = {
-            (point.id, launch.number, launch.stage): point.settings.measure.repeats
+            (point.id, launch.number, launch.stage): point.settings.measure.windows
             for launch in trial.launches
             for point in launch.points
         }
@@ -72,7 +72,7 @@ class Pace:
             gpus=trial.gpus,
             loads=len(trial.launches),
             expected_s=dict.fromkeys(keys, share_s),
-            repeats=keys,
+            windows=keys,
             left_s=share_s * len(keys),
         )
         self._of |= dict.fromkeys(keys, trial.id)
@@ -107,7 +107,7 @@ class Pace:
         if (work := self._work(key)) is not None and key not in work.settled:
             credited_s = work.credited_s.get(key, 0.0)
             whole_s = work.expected_s[key]
-            more_s = min(whole_s / work.repeats[key], whole_s - credited_s)
+            more_s = min(whole_s / work.windows[key], whole_s - credited_s)
             work.credited_s[key] = credited_s + more_s
             self._credit(work, more_s, now_s)
             work.left_s -= more_s

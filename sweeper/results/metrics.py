@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from sweeper.results.phases import PHASE_METRICS, phase_metrics
 from sweeper.results.record import Window
 
 LATENCIES: Mapping[str, str] = {
@@ -36,6 +37,7 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    **PHASE_METRICS,
 }
 METRICS: Mapping[str, str] = {
     **_SCALARS,
@@ -75,8 +77,11 @@ def record_metrics(
     """Every metric of one launch's windows of a point, and the undersampled percentiles among them.
 
     Ratios are ratios of sums, those of energy over the windows that have energy; latencies are of
-    the pooled samples. What is not known is absent.
+    the pooled samples. Windows of prefill alone only serve the split of the phases. What is not
+    known is absent.
     """
+    split, split_spread = phase_metrics(windows)
+    windows = [window for window in windows if window.phase == "all"]
     metered = [window for window in windows if window.energy_j is not None]
     samples: dict[str, list[Any]] = {}
     for window in windows:
@@ -91,6 +96,8 @@ def record_metrics(
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
         **_deviations(windows),
+        **split,
+        **{name + SD_WINDOWS: value for name, value in split_spread.items()},
     }
     return metrics, undersampled_names(samples)
 

@@ -16,8 +16,8 @@ class Agenda(Protocol):
         """The point to measure now; `None` when the launch has nothing left to do."""
         ...
 
-    def tell(self, point: Point, window: Window) -> bool:
-        """Take a window of `point`; says whether the point is now complete."""
+    def tell(self, point: Point, windows: Sequence[Window]) -> bool:
+        """Take the windows of a visit to `point`; says whether the point is now complete."""
         ...
 
     def drop(self, point: Point) -> None:
@@ -26,10 +26,10 @@ class Agenda(Protocol):
 
 
 class ListAgenda:
-    """Every point once per pass, `repeats` windows with energy each, shuffled in every pass.
+    """Every point once per pass, `repeats` visits with energy each, shuffled in every pass.
 
-    A window without energy is measured again at the end of its pass, at most once per pass, so a
-    point never takes more than twice its windows.
+    A visit that has a window without energy is made again at the end of its pass, at most once per
+    pass, so a point never takes more than twice its windows.
     """
 
     def __init__(self, points: Sequence[Point], repeats: int, seed: int) -> None:
@@ -56,9 +56,9 @@ class ListAgenda:
                 return None
             self._start_pass()
 
-    def tell(self, point: Point, window: Window) -> bool:
-        """Take a window; says whether this was the point's last."""
-        again = window.energy_j is None and mendable(window.reasons)
+    def tell(self, point: Point, windows: Sequence[Window]) -> bool:
+        """Take the windows of a visit; says whether this was the point's last."""
+        again = any(each.energy_j is None and mendable(each.reasons) for each in windows)
         if again and point.id not in self._tried_again:
             self._tried_again.add(point.id)
             self._again.append(point)

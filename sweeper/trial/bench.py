@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from sweeper.errors import MeterError
 from sweeper.meters import Meter, Reading
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
+from sweeper.trial.evidence import Clocks, Witness, machine_clocks
 
 KEPT = frozenset({"window", "record"})
 """Kinds of events that a launch waits for until they are kept."""
@@ -35,7 +36,10 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The parts a launch works with; `devices` are its GPUs, none on a machine without."""
+    """The parts a launch works with; `devices` are its GPUs, none on a machine without.
+
+    `witness` gathers the evidence that windows are judged by; `clocks` are those of the machine.
+    """
 
     engine: Engine
     meter: Meter
@@ -43,6 +47,12 @@ class Bench:
     devices: Sequence[str]
     context: Context
     emit: Emit
+    clocks: Clocks = machine_clocks
+    witness: Witness = field(init=False)
+
+    def __post_init__(self) -> None:
+        witness = Witness(self.meter, self.clock, self.devices, self.clocks)
+        object.__setattr__(self, "witness", witness)
 
     def phase(self, name: str, point: Point | None = None) -> None:
         """Tell what begins now, and on which point."""
@@ -62,6 +72,18 @@ class Bench:
             return self.meter.read(), None
         except MeterError as error:
             return None, str(error)
+
+    def temperatures_c(self) -> dict[str, float]:
+        """What the devices tell of their temperature; a device that tells none is absent."""
+        try:
+            state = self.meter.state()
+        except MeterError:
+            return {}
+        return {
+            device: float(facts["temperature_c"])
+            for device, facts in state.items()
+            if facts.get("temperature_c") is not None
+        }
 
 
 def attachment(name: str, launch: Launch, role: Role, packed: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sweeper.results.record import Check
 
 FREE_SHARE = 0.05
 """Memory in use, relative to the device's, that a free GPU may show (its driver's own)."""
+OCCUPANCY = frozenset({"compute_pids", "memory_used_bytes"})
 PATIENCE_S = 60.0
 """A killed engine's memory comes back within seconds; what stays longer belongs to somebody."""
 
@@ -17,7 +18,7 @@ PATIENCE_S = 60.0
 def wait_until_free(meter: Meter, clock: Clock) -> Sequence[Check]:
     """Wait until no process computes on the devices and their memory is free.
 
-    Devices that tell nothing of themselves are not waited for, and leave no check.
+    Devices that tell of neither are not waited for, and leave no check.
 
     Raises:
         MeterError: still taken after `PATIENCE_S`, code `gpu_not_free`.
@@ -30,6 +31,7 @@ def wait_until_free(meter: Meter, clock: Clock) -> Sequence[Check]:
             return [
                 Check(name="gpu_free", ok=True, detail=f"{device}: {_detail(facts)}")
                 for device, facts in state.items()
+                if OCCUPANCY & facts.keys()
             ]
         if clock.now() >= deadline_s:
             raise MeterError("gpu_not_free", "; ".join(taken))

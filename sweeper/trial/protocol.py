@@ -19,20 +19,22 @@ from typing import Any
 from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
-from sweeper.spec import Convention, Launch, Point
+from sweeper.spec import Launch, Point
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
+from sweeper.trial.phases import Series, Visits
 from sweeper.trial.recorder import Recorder
-from sweeper.trial.steady import SteadyWindows
-from sweeper.trial.whole import WholeWindows
 from sweeper.trial.windows import as_kept
 from sweeper.workloads import workload_class
 
-CONVENTIONS: Mapping[Convention, type[WholeWindows] | type[SteadyWindows]] = {
-    "whole": WholeWindows,
-    "steady": SteadyWindows,
-}
+SAME_IDLE = 0.02
+"""Two idle powers in a row that differ by less, relatively, are at rest."""
+MOST_IDLES = 6
+"""A GPU's power falls for several seconds after its work has ended (cuda-samples, issue 74)."""
+
+Idle = tuple[float | str, Sequence[Reading]]
+"""Watts, or why there is no number, and the two readings that it is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,9 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
     recorder = Recorder(launch, bench)
     with closing(bench.meter), closing(bench.engine):
         bench.phase("gate")
-        recorder.knows(devices=dict(bench.meter.open()))
+        facts = dict(bench.meter.open())
+        recorder.knows(devices=facts)
+        bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
         recorder.idle("bare_idle_w", *idle_power(bench))
@@ -106,45 +110,62 @@ def load(bench: Bench, recorder: Recorder) -> None:
     before_s = bench.clock.now()
     recorder.knows(resolved_engine=dict(bench.engine.load()))
     recorder.loaded(bench.clock.now() - before_s)
+    bench.witness.loaded()
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
     """Work through the agenda, a window at a time."""
     repeats = launch.points[0].settings.measure.repeats
     agenda = ListAgenda(launch.points, repeats, launch.seed)
-    series: dict[str, WholeWindows | SteadyWindows] = {}
+    visits: dict[str, Visits] = {}
     while (point := agenda.next()) is not None:
-        if point.id not in series:
-            series[point.id] = windows_of(point, launch, bench, recorder)
+        if point.id not in visits:
+            visits[point.id] = visits_of(point, launch, bench, recorder)
+        windows = []
         try:
-            taken = series[point.id].take(len(recorder.windows[point.id]))
+            for taken in visits[point.id].take(len(recorder.windows[point.id])):
+                recorder.take(point, taken)
+                windows.append(taken.window)
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
             continue
-        recorder.take(point, taken)
-        if agenda.tell(point, taken.window):
+        if agenda.tell(point, windows):
             recorder.conclude(point)
 
 
-def windows_of(
-    point: Point, launch: Launch, bench: Bench, recorder: Recorder
-) -> WholeWindows | SteadyWindows:
-    """What takes the windows of a point, by its convention."""
-    settings = point.settings
+def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) -> Visits:
+    """What takes the windows of a point."""
     resolved: Mapping[str, Any] = recorder.environment["resolved_engine"]
-    workload = workload_class(settings.workload.kind)(
-        settings.workload, int(resolved["vocabulary"]), launch.seed
-    )
-    per_window = -(-launch.min_requests // settings.measure.repeats)
-    return CONVENTIONS[settings.convention](point, workload, bench, per_window)
+    vocabulary = int(resolved["vocabulary"])
+    per_window = -(-launch.min_requests // point.settings.measure.repeats)
+
+    def make(of: Point, kind: type[Series]) -> Series:
+        spec = of.settings.workload
+        workload = workload_class(spec.kind)(spec, vocabulary, launch.seed)
+        return kind(of, workload, bench, per_window)
+
+    return Visits(point, make)
 
 
-def idle_power(bench: Bench) -> tuple[float | str, Sequence[Reading]]:
-    """Mean watts over the shortest interval the meter can tell, or why there is no number.
+def idle_power(bench: Bench) -> Idle:
+    """Mean power at rest, or why there is no number.
 
-    Beside it the readings that it is made of.
+    A counter is read over intervals as short as its meter allows, until two in a row agree: power
+    comes down slowly after work, and after the load of an engine.
     """
+    last = interval_power(bench)
+    for _ in range(MOST_IDLES - 1):
+        if isinstance(last[0], str) or not bench.meter.waits:
+            break
+        before_w, last = last[0], interval_power(bench)
+        if isinstance(last[0], str) or abs(last[0] - before_w) <= SAME_IDLE * before_w:
+            break
+    return last
+
+
+def interval_power(bench: Bench) -> Idle:
+    """Mean power over the shortest interval the meter can tell, or why there is no number."""
     try:
         before = bench.meter.read()
         bench.clock.sleep(bench.meter.min_window_s)
@@ -154,4 +175,5 @@ def idle_power(bench: Bench) -> tuple[float | str, Sequence[Reading]]:
     spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
     if spent_j <= 0 or after.t_s <= before.t_s:
         return "counter_stuck: the counters did not move while idle", (before, after)
+    bench.witness.rested(before, after)
     return spent_j / (after.t_s - before.t_s), (before, after)

@@ -73,7 +73,7 @@ class Recorder:
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""
         windows = self.windows[point.id]
-        valid = sum(window.energy_j is not None for window in windows)
+        valid = sum(w.energy_j is not None for w in windows if w.phase == "all")
         status: Status = "ok" if valid >= point.settings.measure.repeats else "energy_invalid"
         self._emit(point, status, _reasons(windows) if status != "ok" else None)
 

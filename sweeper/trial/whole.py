@@ -6,7 +6,7 @@ from sweeper.engines import Event, Request
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
-from sweeper.trial.warmup import settled
+from sweeper.trial.warmup import Batch, settled
 from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
@@ -38,6 +38,8 @@ class WholeWindows:
         settings = self._point.settings
         self._bench.phase("window", self._point)
         timeline, requests = Timeline(), dict[int, Request]()
+        witness = self._bench.witness
+        before = witness.glance()
         opening, reason = self._bench.read()
         started_s = self._bench.clock.now()
         ended_s = started_s
@@ -48,6 +50,7 @@ class WholeWindows:
         closing = None
         if reason is None:
             closing, reason = self._bench.read()
+        after = witness.closed(closing)
         made = window(
             index=index,
             convention="whole",
@@ -57,6 +60,7 @@ class WholeWindows:
                 opening=opening,
                 closing=closing,
                 reason=reason,
+                evidence=witness.evidence(before, after, opening, closing),
             ),
             timeline=timeline,
             requests=requests,
@@ -68,12 +72,13 @@ class WholeWindows:
 
     def _settle(self) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)
-        durations_s: list[float] = []
-        while not settled(durations_s, self._point.settings.measure.warmup, self._visited):
+        batches: list[Batch] = []
+        while not settled(batches, self._point.settings.measure.warmup, self._visited):
             before_s = self._bench.clock.now()
             for _ in self._batch({}, self._point.settings.workload.batch_size):
                 pass
-            durations_s.append(self._bench.clock.now() - before_s)
+            now_s = self._bench.clock.now()
+            batches.append(Batch(now_s - before_s, now_s, self._bench.temperatures_c()))
         self._visited = True
 
     def _unit(self, requests: dict[int, Request]) -> Iterator[Event]:

@@ -2,7 +2,7 @@
 
 Build it once, write a scenario, and give `environment(...)` to processes before they start: their
 pynvml then finds it in the place of the driver's library. `preload` does it for a process that
-runs already.
+runs already. With a `clock` (`virtual.py`) the scenario's time is that clock's, not the machine's.
 """
 
 import ctypes
@@ -63,13 +63,16 @@ def build(folder: Path) -> Path:
     return folder
 
 
-def environment(library: Path, scenario: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """`base` and what a process needs to find the stand-in and its scenario."""
+def environment(
+    library: Path, scenario: Path, base: Mapping[str, str], clock: Path | None = None
+) -> dict[str, str]:
+    """`base` and what a process needs to find the stand-in, its scenario and its clock."""
     places = [str(library), base.get("LD_LIBRARY_PATH", "")]
     return {
         **base,
         "LD_LIBRARY_PATH": os.pathsep.join(place for place in places if place),
         "SWEEPER_NVML_SCENARIO": str(scenario),
+        "SWEEPER_NVML_CLOCK": str(clock or ""),
     }
 
 

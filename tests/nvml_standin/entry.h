@@ -32,6 +32,13 @@ int enter(Handle handle, const char *function, Gpu **gpu, double *now);
             return code;                                                                         \
     } while (0)
 
+/* The moment that a look at a counter or at power is of. */
+double look(void);
+
+#define LOOK(handle)                                                                             \
+    ENTER(handle);                                                                               \
+    now = look()
+
 static inline unsigned long long milli(double value) {
     return (unsigned long long)floor(value * 1e3);
 }

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.nvml_standin import Scenario, build, compiler, environment, preload
+from tests.nvml_standin import Gpu, Scenario, build, compiler, environment, preload
+from tests.nvml_standin.virtual import VirtualTime, VirtualWorld
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +33,27 @@ def nvml_world(
             monkeypatch.setenv(name, value)
         preload(nvml_library)
         return scenario
+
+    return enter
+
+
+@pytest.fixture
+def virtual_world(
+    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., VirtualWorld]:
+    """`virtual_world(*gpus, **clock)`: puts this process into a world of virtual time.
+
+    The scenario begins now, on that clock. Each call begins another world, for whoever opens NVML
+    from then on; `clock` are arguments of `VirtualTime`.
+    """
+    preload(nvml_library)
+
+    def enter(*gpus: Gpu, **clock: Any) -> VirtualWorld:
+        time = VirtualTime(tmp_path / "clock", **clock)
+        scenario = Scenario(gpus=gpus, start_s=time.now())
+        path = scenario.write(tmp_path / "scenario.txt")
+        for name, value in environment(nvml_library, path, os.environ, time.path).items():
+            monkeypatch.setenv(name, value)
+        return VirtualWorld(scenario, time)
 
     return enter

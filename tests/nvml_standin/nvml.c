@@ -1,7 +1,8 @@
 /* The entry points of libnvidia-ml.so.1 that pynvml calls for sweeper's use, over a scenario.
  *
  * The scenario's path is in SWEEPER_NVML_SCENARIO; it is read when the library is initialised.
- * Without it there is no driver. What a scenario calls unsupported, faulty or lost is returned as
+ * Without it there is no driver. SWEEPER_NVML_CLOCK may name a virtual clock, which looks at
+ * counters and power move. What a scenario calls unsupported, faulty or lost is returned as
  * the error code that the driver would give. Structures and numbers follow nvml.h as pynvml
  * declares them.
  */
@@ -42,6 +43,8 @@ int enter(Handle handle, const char *function, Gpu **gpu, double *now) {
     *now = world_now(&world);
     return fault_at(*gpu, function, *now);
 }
+
+double look(void) { return world_look(&world); }
 
 static Handle handle_of(size_t index) { return (Handle)(uintptr_t)(index + 1); }
 
@@ -199,7 +202,7 @@ int nvmlDeviceGetCudaComputeCapability(Handle handle, int *major, int *minor) {
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(Handle handle, unsigned long long *millijoules) {
-    ENTER(handle);
+    LOOK(handle);
     *millijoules = milli(counter_j(gpu, now));
     return OK;
 }
@@ -209,7 +212,7 @@ static double average_w(const Gpu *gpu, double now) {
 }
 
 int nvmlDeviceGetPowerUsage(Handle handle, unsigned *milliwatts) {
-    ENTER(handle);
+    LOOK(handle);
     *milliwatts = (unsigned)milli(average_w(gpu, now));
     return OK;
 }
@@ -256,7 +259,7 @@ static int field_value(const Gpu *gpu, double now, FieldValue *one) {
 }
 
 int nvmlDeviceGetFieldValues(Handle handle, int count, FieldValue *values) {
-    ENTER(handle);
+    LOOK(handle);
     for (int i = 0; i < count; i++) {
         values[i].timestamp = (int64_t)(now * 1e6);
         values[i].code = field_value(gpu, now, &values[i]);

@@ -1,7 +1,7 @@
 """What the NVML stand-in pretends: GPUs as known functions of time, and their true energy.
 
 Times are seconds of the scenario unless a name says `monotonic`; its time 0 is `start_s` on
-CLOCK_MONOTONIC, so that every process sees the same world.
+CLOCK_MONOTONIC (or on the clock of `virtual.py`), so that every process sees the same world.
 """
 
 import math

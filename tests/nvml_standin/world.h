@@ -51,8 +51,16 @@ typedef struct {
     size_t violation_count;
 } Gpu;
 
+/* The file that SWEEPER_NVML_CLOCK names: time that passes when somebody says so. */
 typedef struct {
-    double start_s; /* CLOCK_MONOTONIC, the scenario's time 0 */
+    double now_s;
+    double look_min_s, look_max_s; /* what it costs to look at a counter or at power */
+    double random;                 /* in [0, 1), the last number drawn */
+} VirtualClock;
+
+typedef struct {
+    double start_s; /* the scenario's time 0, on CLOCK_MONOTONIC or on the virtual clock */
+    VirtualClock *clock; /* NULL: CLOCK_MONOTONIC */
     char driver[80];
     Gpu *gpus;
     size_t count;
@@ -64,6 +72,9 @@ void world_free(World *world);
 
 /* Seconds of the scenario, now. */
 double world_now(const World *world);
+
+/* Pays for a look on a virtual clock; the moment inside it, at random, that the look is of. */
+double world_look(const World *world);
 
 double curve_at(const Curve *curve, double at_s);
 double power_at(const Gpu *gpu, double at_s);
