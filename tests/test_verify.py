@@ -68,7 +68,7 @@ def test_every_number_of_a_study_is_made_again(tmp_path, batching):
     compared = report.tally.compared
     assert report.counts["verdicts"] == 4
     assert report.counts["windows"] == compared["energies"] == 12
-    assert compared["counts of requests and tokens"] == 4 * 12
+    assert compared["counts of requests and tokens"] == 8 * 12
     assert compared["samples"] > 1000
     assert compared["answers"] >= 6
     assert set(report.tally.left) == {"counts that only the engine knows"}

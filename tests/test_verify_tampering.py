@@ -179,10 +179,22 @@ def a_reason_taken_out(study: Opened) -> None:
         window["reasons"] = []
 
 
-@way(r"ID .*window 0: reasons in its readings are \[\], found \['window_too_short'\]")
+@way(r"ID .*window 0: reasons is \['thermal_slowdown'\], found \['window_too_short'\]")
 def another_reason_given(study: Opened) -> None:
     for window in study.windows(study.bad):
         window["reasons"] = ["thermal_slowdown: GPU"]
+
+
+@way(r"ID .*window 0: reasons is \[\], found \['temperature_drift'\]")
+def evidence_that_speaks_against_it(study: Opened) -> None:
+    for window in study.windows(study.good):
+        window["evidence"]["after"]["devices"]["H100/0"]["temperature_c"] += 30
+
+
+@way(r"ID .*window 0: generated_tokens of its evidence is \d+, found \d+")
+def evidence_of_more_tokens(study: Opened) -> None:
+    for window in study.windows(study.good):
+        window["evidence"]["work"]["generated_tokens"] += 1
 
 
 @way(r"ID launch 0 full: its reason does not tell of 'window_too_short")

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeper.verify.figures import ENERGY, IDLE
 from sweeper.verify.ids import get
 from sweeper.verify.pooling import (
+    NEEDS_METER,
     Pooled,
     canonical,
     comparable,
@@ -75,7 +75,7 @@ def _best(
     """The fewest GPUs among the least and what ties with it, of what may be recommended."""
     target = next(iter(objectives))
     if not limits:
-        target = next((each for each in objectives if each in (*ENERGY, *IDLE)), target)
+        target = next((each for each in objectives if each in NEEDS_METER), target)
     way = {target: objectives[target]}
     allowed = [
         each

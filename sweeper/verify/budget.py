@@ -40,7 +40,10 @@ class Budget:
 def budget(result: Pooled, windows: Sequence[Sequence[Seen]]) -> Budget:
     """The budget of a result; `windows` are those of each of its launches, as made again."""
     value = result.metrics.get(METRIC)
-    metered = [[each for each in launch if joules_per_token(each)] for launch in windows]
+    metered = [
+        [each for each in launch if each.phase == "all" and joules_per_token(each)]
+        for launch in windows
+    ]
     metered = [launch for launch in metered if launch]
     if value is None:
         parts: dict[str, Part] = dict.fromkeys(PARTS, "no window has energy")

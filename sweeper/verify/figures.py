@@ -23,7 +23,12 @@ ENERGY = (
 IDLE = ("bare_idle_w", "context_idle_w")
 RATES = ("output_tokens_per_s", "requests_per_s", "duration_s", "gpu_seconds")
 MEANS = frozenset(f"{kind}_mean_s" for kind in KINDS)
-FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE})
+PHASES = (
+    "energy_prefill_per_request_j",
+    "energy_prefill_per_input_token_j",
+    "energy_decode_per_output_token_j",
+)
+FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES})
 """What follows from windows; a deviation of each but the tails does too."""
 
 
@@ -99,6 +104,46 @@ def expanded(samples: Iterable[Sequence[Any]]) -> list[tuple[float, int]]:
         value, weight = each if isinstance(each, list | tuple) else (each, 1)
         seen[value] = seen.get(value, 0) + weight
     return sorted((value, weight) for value, weight in seen.items() if weight)
+
+
+def phases(windows: Sequence[Seen]) -> dict[str, float]:
+    """Prefill parted from decoding, by windows of either kind, and the spread of each over windows.
+
+    Prefill is what windows of prefill alone take per request; decoding is the rest of a request,
+    per token after the first.
+    """
+    whole, prompts = (
+        [each for each in windows if each.phase == phase and each.joules and each.requests]
+        for phase in ("all", "prefill")
+    )
+    if not prompts:
+        return {}
+    prefill_j, prefill_sd = _per_request(prompts)
+    requests = sum(each.requests for each in prompts)
+    prompt = sum(each.input_tokens for each in prompts) / requests
+    parts = [
+        ("energy_prefill_per_request_j", prefill_j, prefill_sd, 1.0),
+        ("energy_prefill_per_input_token_j", prefill_j, prefill_sd, prompt),
+    ]
+    if whole:
+        request_j, sd = _per_request(whole)
+        both = None if sd is None or prefill_sd is None else math.hypot(sd, prefill_sd)
+        further = sum(each.output_tokens for each in whole) / sum(w.requests for w in whole) - 1
+        parts.append(("energy_decode_per_output_token_j", request_j - prefill_j, both, further))
+    found = {}
+    for name, joules, sd, share in parts:
+        if joules > 0 and share > 0:
+            found[name] = joules / share
+            if sd is not None:
+                found[name + SPREAD] = sd / share
+    return found
+
+
+def _per_request(windows: Sequence[Seen]) -> tuple[float, float | None]:
+    each = [(window.joules or 0.0) / window.requests for window in windows]
+    total = math.fsum(window.joules or 0.0 for window in windows)
+    mean = total / sum(window.requests for window in windows)
+    return mean, deviation(each) if len(each) > 1 else None
 
 
 def too_few(windows: Sequence[Seen]) -> list[str]:

@@ -2,9 +2,9 @@
 
 import math
 
+from sweeper.verify.judgement import joules_of
 from sweeper.verify.sources import KEY, Line, Sources, name_of
 from sweeper.verify.tally import Tally
-from sweeper.verify.windows import edges, joules_of
 
 
 def check(sources: Sources, tally: Tally) -> None:
@@ -47,8 +47,8 @@ def _joules(line: Line, sources: Sources, where: str, tally: Tally) -> None:
         for device in before["energy_j"]
     )
     tally.number("leases", where, "energy_j", line["energy_j"], total)
-    found = [joules_of(*edges(each))[0] for each in sources.of("window") if _of(each) == _of(line)]
-    least = sum(joules for joules in found if joules is not None)
+    mine = [each for each in sources.of("window") if _of(each) == _of(line)]
+    least = sum(joules_of(*each["readings"]) for each in mine if each["energy_j"] is not None)
     tally.compared["leases"] += 1
     if line["energy_j"] < least * (1 - 1e-9):
         tally.differ(where, f"energy_j is {line['energy_j']:.6g}, its windows have {least:.6g}")

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.verify.figures import ENERGY, IDLE, SPREAD
+from sweeper.verify.figures import ENERGY, IDLE, PHASES, SPREAD
 from sweeper.verify.sources import Line
 from sweeper.verify.student import interval
 
 STAGES = ("final", "full", "screen")
 LOW, HIGH = "_ci95_low", "_ci95_high"
-NEEDS_METER = frozenset({*ENERGY, *IDLE})
+NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES})
 
 
 @dataclass(frozen=True, kw_only=True)

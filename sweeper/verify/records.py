@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeper.verify import ids, stream
-from sweeper.verify.figures import IDLE, Seen, follows, of_windows, spreads, too_few
+from sweeper.verify import ids, power, stream
+from sweeper.verify.figures import IDLE, Seen, follows, of_windows, phases, spreads, too_few
 from sweeper.verify.sources import KEY, Line, Sources, name_of
 from sweeper.verify.tally import Tally
 from sweeper.verify.windows import check as check_window
@@ -28,6 +28,7 @@ def check(record: Line, sources: Sources, accelerators: Iterable[Any], tally: Ta
         tally.equal("metrics of records", where, "metrics without windows", record["metrics"], {})
         return []
     streams = stream.merged(stream.read(packed) for packed in sources.attached("events", record))
+    traces = power.read(sources.attached("power_trace", record))
     seen = []
     for window in windows:
         place = f"{where}, window {window['index']}"
@@ -35,6 +36,7 @@ def check(record: Line, sources: Sources, accelerators: Iterable[Any], tally: Ta
             events = _events(window, streams, record, place, tally)
             seen.append(check_window(window, events, record, place, tally))
             _devices(window, record, place, tally)
+            power.check(window, traces, place, tally)
     _numbers(record, seen, where, tally)
     _verdict(record, seen, where, tally)
     return seen
@@ -131,7 +133,8 @@ def _devices(window: Line, record: Line, where: str, tally: Tally) -> None:
 
 def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:
     gpus = record["gpus"]
-    made = {**of_windows(seen, gpus), **spreads(seen, gpus)}
+    whole = [window for window in seen if window.phase == "all"]
+    made = {**of_windows(whole, gpus), **spreads(whole, gpus), **phases(seen)}
     said = dict(record["metrics"])
     for name, readings in record["environment"].get("idle_readings", {}).items():
         if name in IDLE and (watts := _idle_w(readings)) is not None:
@@ -142,7 +145,7 @@ def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> No
         tally.left["counts that only the engine knows"] += 1
     tally.numbers("metrics of records", where, said, made)
     said_few = sorted(record["undersampled"])
-    tally.equal("undersampled tails", where, "undersampled", said_few, sorted(too_few(seen)))
+    tally.equal("undersampled tails", where, "undersampled", said_few, sorted(too_few(whole)))
 
 
 def _idle_w(readings: Sequence[Line]) -> float | None:
@@ -159,7 +162,7 @@ def _idle_w(readings: Sequence[Line]) -> float | None:
 def _verdict(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:
     """`ok` is as many windows with energy as were asked for; else all reasons are told."""
     if record["status"] in {"ok", "energy_invalid"}:
-        valid = sum(each.joules is not None for each in seen)
+        valid = sum(each.joules is not None for each in seen if each.phase == "all")
         status = "ok" if valid >= record["config"]["measure.repeats"] else "energy_invalid"
         tally.equal("verdicts", where, "status", record["status"], status)
         reasons = {reason for window in record["windows"] for reason in window["reasons"]}

@@ -30,8 +30,8 @@ class Stream:
 class Work:
     """What was done between two edges, and the times of the requests that ended there.
 
-    `short` are requests that finished with other tokens than they were to generate, where that can
-    be told: over whole streams in which nothing failed and nothing was left running.
+    `asked_tokens` are those of all requests that finished in the stream, `generated_tokens` all
+    that came in it.
     """
 
     requests: int
@@ -39,7 +39,8 @@ class Work:
     input_tokens: int
     output_tokens: int
     samples: Mapping[str, Sequence[Any]]
-    conserved: bool | None
+    asked_tokens: int
+    generated_tokens: int
 
 
 def read(packed_lines: bytes) -> dict[int, Stream]:
@@ -105,7 +106,8 @@ def work(stream: Stream, after_s: float, until_s: float) -> Work:
         input_tokens=sum(stream.lengths[request][0] for request in started),
         output_tokens=decoded + len(started),
         samples=samples,
-        conserved=_conserved(stream, when),
+        asked_tokens=sum(stream.lengths[request][1] for request in when[DONE]),
+        generated_tokens=len(when[FIRST]) + sum(tokens for _, _, _, tokens, _ in stream.events),
     )
 
 
@@ -131,14 +133,6 @@ def _gaps(stream: Stream, after_s: float, until_s: float) -> Counter[float]:
                 found[0.0] += tokens - waited
             last_s = t_s
     return +found
-
-
-def _conserved(stream: Stream, when: Mapping[str, Mapping[int, float]]) -> bool | None:
-    """Whether as many tokens came as the requests were long; unknown unless all of them ended."""
-    if when[FAILED] or when[DONE].keys() != stream.lengths.keys():
-        return None
-    came = len(when[FIRST]) + sum(tokens for _, _, _, tokens, _ in stream.events)
-    return came == sum(output for _, output in stream.lengths.values())
 
 
 def merged(streams: Iterable[Mapping[int, Stream]]) -> dict[int, Stream]:

@@ -1,8 +1,8 @@
 """What was compared: how many numbers of each kind, where they differ, and what could not be made.
 
 Tolerances: counts and words are equal; samples are as kept, to the microsecond (gaps to 10 µs);
-every other number may differ by `RELATIVE`, which leaves room for another order of the same
-additions.
+what is made of a power trace, kept to the microsecond and milliwatt, may differ by `ROUNDED`, every
+other number by `RELATIVE`, which leaves room for another order of the same additions.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 
 from sweeper.errors import SweeperError
 
-RELATIVE = 1e-9
+RELATIVE, ROUNDED = 1e-9, 1e-4
 UNREADABLE = (
     ArithmeticError,
     AttributeError,
@@ -66,6 +66,13 @@ class Tally:
             return True
         self.differ(where, f"{what} is {_short(said)}, recomputed {found:.12g}")
         return False
+
+    def close(self, kind: str, where: str, what: str, said: Any, found: float) -> None:
+        """Whether a number from a trace, which is kept rounded, is the one found; counted."""
+        self.compared[kind] += 1
+        known = isinstance(said, int | float) and not isinstance(said, bool)
+        if not known or not math.isclose(said, found, rel_tol=ROUNDED, abs_tol=ROUNDED):
+            self.differ(where, f"{what} is {_short(said)}, recomputed {found:.9g}")
 
     def numbers(
         self, kind: str, where: str, said: Mapping[str, Any], found: Mapping[str, float]

@@ -4,35 +4,23 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from sweeper.verify import stream
+from sweeper.verify import judgement, stream
 from sweeper.verify.figures import Seen, of_windows
+from sweeper.verify.judgement import joules_of
 from sweeper.verify.sources import Line
 from sweeper.verify.tally import Tally
-
-SHORTEST_S = 5.0
-"""A window shorter than this gives no energy from a cumulative counter (docs, protocol)."""
-BALANCE = 0.02
-"""How far a steady window's tokens in per token out may be from the workload's, relatively."""
-OF_COUNTERS = frozenset({"window_too_short", "counter_reset", "zero_energy", "wrong_gpu_count"})
-"""The reasons that two readings decide; without two a meter may have found them by itself."""
-OF_EVENTS = frozenset({"requests_failed", "unbalanced"})
-"""The reasons that events decide. All others need what they were judged by."""
 
 
 def check(window: Line, seen: stream.Stream | None, record: Line, where: str, tally: Tally) -> Seen:
     """What the window must say, by its readings and its events (those kept, `None`: not)."""
-    first, last = edges(window)
-    _edges(window, first, last, where, tally)
-    done = _work(window, seen, where, tally)
-    joules, faults = joules_of(first, last)
-    reasons = list(window["reasons"])
-    stated = {reason.partition(":")[0] for reason in reasons}
-    _judged(stated, faults, _of_work(window, done, record), where, tally)
-    joules = None if reasons else joules
-    if joules is None:
+    _edges(window, where, tally)
+    done = _work(window, seen, record, where, tally)
+    sound = _judged(window, done, where, tally)
+    joules = joules_of(*window["readings"]) if sound else None
+    if window["energy_j"] is None and not window["reasons"]:
+        tally.differ(where, "there is no energy, and no reason why")
+    elif joules is None:
         tally.equal("energies", where, "energy_j", window["energy_j"], None)
-        if not reasons:
-            tally.differ(where, "there is no energy, and no reason why")
     else:
         tally.number("energies", where, "energy_j", window["energy_j"], joules)
     made = Seen(
@@ -40,9 +28,7 @@ def check(window: Line, seen: stream.Stream | None, record: Line, where: str, ta
         phase=window["phase"],
         started_s=window["started_s"],
         ended_s=window["ended_s"],
-        between_s=(last["t_s"] - first["t_s"])
-        if first is not None and last is not None
-        else window["ended_s"] - window["started_s"],
+        between_s=_between_s(window),
         joules=joules,
         requests=done.requests,
         input_tokens=done.input_tokens,
@@ -54,63 +40,39 @@ def check(window: Line, seen: stream.Stream | None, record: Line, where: str, ta
     return made
 
 
-def edges(window: Line) -> tuple[Line | None, Line | None]:
-    """The two readings of a window; `None` for both where there are not two."""
-    readings = window["readings"]
-    return (readings[0], readings[1]) if len(readings) == 2 else (None, None)
+def _between_s(window: Line) -> float:
+    """Seconds between the readings, or between the edges where there are not two."""
+    if len(window["readings"]) < 2:
+        return float(window["ended_s"] - window["started_s"])
+    first, last = window["readings"]
+    return float(last["t_s"] - first["t_s"])
 
 
-def joules_of(first: Line | None, last: Line | None) -> tuple[float | None, set[str] | None]:
-    """What all counters went up by, and the reasons why that is no number.
-
-    Both are unknown where there are not two readings.
-    """
-    if first is None or last is None:
-        return None, None
-    before, after = first["energy_j"], last["energy_j"]
-    faults = set()
-    if last["t_s"] - first["t_s"] < SHORTEST_S:
-        faults.add("window_too_short")
-    if before.keys() != after.keys():
-        return None, faults | {"wrong_gpu_count"}
-    rises = [after[device] - before[device] for device in before]
-    faults |= {"counter_reset" for rise in rises if rise < 0}
-    faults |= {"zero_energy" for rise in rises if rise == 0}
-    return None if faults else sum(rises), faults
-
-
-def _judged(
-    stated: set[str], faults: set[str] | None, of_work: set[str], where: str, tally: Tally
-) -> None:
-    """Whether the reasons are those that readings and events give; of counters one will do."""
-    said = stated & OF_EVENTS
-    tally.equal(
-        "verdicts on windows", where, "reasons in its events", sorted(said), sorted(of_work)
-    )
-    tally.compared["verdicts on windows"] += 1
-    said = stated & OF_COUNTERS
-    if faults is None:
-        if not stated:
-            tally.differ(where, "there are not two readings, and no reason why")
-    elif not said <= faults or bool(said) != bool(faults):
-        tally.differ(where, f"reasons in its readings are {sorted(said)}, found {sorted(faults)}")
-
-
-def _edges(window: Line, first: Line | None, last: Line | None, where: str, tally: Tally) -> None:
+def _edges(window: Line, where: str, tally: Tally) -> None:
     start_s, end_s = window["started_s"], window["ended_s"]
     if not start_s < end_s:
         tally.differ(where, f"it ends at {end_s} s, not after its start at {start_s} s")
-    if first is None or last is None:
+    if len(window["readings"]) < 2:
         return
+    first_s, last_s = (reading["t_s"] for reading in window["readings"])
     if window["convention"] == "steady":
-        tally.equal("edges", where, "started_s", start_s, first["t_s"])
-        tally.equal("edges", where, "ended_s", end_s, last["t_s"])
-    elif not first["t_s"] <= start_s < end_s <= last["t_s"]:
+        tally.equal("edges", where, "started_s", start_s, first_s)
+        tally.equal("edges", where, "ended_s", end_s, last_s)
+    elif not first_s <= start_s < end_s <= last_s:
         tally.differ(where, "its readings do not bracket its work")
 
 
-def _work(window: Line, seen: stream.Stream | None, where: str, tally: Tally) -> stream.Work:
-    names = ("requests", "requests_failed", "input_tokens", "output_tokens")
+def _judged(window: Line, done: stream.Work, where: str, tally: Tally) -> bool:
+    """Whether a window may have energy; its reasons must be those that all evidence gives."""
+    said, found = sorted(judgement.told(window)), sorted(judgement.found(window, done))
+    tally.equal("verdicts on windows", where, "reasons", said, found)
+    return len(window["readings"]) == 2 and not window["reasons"] and not found
+
+
+def _work(
+    window: Line, seen: stream.Stream | None, record: Line, where: str, tally: Tally
+) -> stream.Work:
+    said = window["evidence"]["work"]
     if seen is None:
         return stream.Work(
             requests=window["requests"],
@@ -118,17 +80,35 @@ def _work(window: Line, seen: stream.Stream | None, where: str, tally: Tally) ->
             input_tokens=window["input_tokens"],
             output_tokens=window["output_tokens"],
             samples=window["samples"],
-            conserved=None,
+            asked_tokens=said["asked_tokens"],
+            generated_tokens=said["generated_tokens"],
         )
     after_s = -inf if window["convention"] == "whole" else window["started_s"]
     done = stream.work(seen, after_s, window["ended_s"])
-    counts = (done.requests, done.failed, done.input_tokens, done.output_tokens)
-    for name, count in zip(names, counts, strict=True):
-        tally.equal("counts of requests and tokens", where, name, window[name], count)
+    kind = "counts of requests and tokens"
+    names = ("requests", "input_tokens", "output_tokens")
+    for name, count in ((name, getattr(done, name)) for name in names):
+        tally.equal(kind, where, name, window[name], count)
+    tally.equal(kind, where, "requests_failed", window["requests_failed"], done.failed)
+    for name in ("failed", "asked_tokens", "generated_tokens"):
+        tally.equal(kind, where, f"{name} of its evidence", said[name], getattr(done, name))
+    if window["convention"] == "steady":
+        asked = _workloads_ratio(seen, record["config"])
+        ratio = done.input_tokens / done.output_tokens if done.output_tokens else None
+        tally.equal(kind, where, "balance of its evidence", said["balance"], [ratio, asked])
+    else:
+        tally.equal(kind, where, "balance of its evidence", said["balance"], None)
     _samples(window["samples"], done.samples, where, tally)
-    if done.conserved is False and "fewer_tokens" not in " ".join(window["reasons"]):
-        tally.differ(where, "its events tell of other tokens than its requests were to have")
     return done
+
+
+def _workloads_ratio(seen: stream.Stream, config: Line) -> float:
+    """Tokens in per token out of a request of full length."""
+    if config["workload.kind"] == "fixed":
+        return float(config["workload.input_tokens"] / config["workload.output_tokens"])
+    longest = max(output for _, output in seen.lengths.values())
+    full = next(each for each in seen.lengths.values() if each[1] == longest)
+    return full[0] / full[1]
 
 
 def _samples(
@@ -144,14 +124,3 @@ def _samples(
             place = next((n for n, (a, b) in pairs if a != b), min(len(kept), len(again)))
             one, other = (str(each[place : place + 1]) for each in (kept, again))
             tally.differ(where, f"{name}, sample {place}: {one} kept, {other} from the events")
-
-
-def _of_work(window: Line, done: stream.Work, record: Line) -> set[str]:
-    found = {"requests_failed"} if done.failed else set()
-    if window["convention"] == "steady" and window["phase"] == "all":
-        workload = record["config"]
-        asked = workload["workload.input_tokens"] / workload["workload.output_tokens"]
-        seen = done.input_tokens / done.output_tokens if done.output_tokens else inf
-        if abs(seen - asked) > BALANCE * asked:
-            found.add("unbalanced")
-    return found
