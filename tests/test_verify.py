@@ -98,6 +98,18 @@ def test_speculation_and_several_gpus_are_followed(tmp_path):
     assert_verified(Kept(made, tmp_path).measure())
 
 
+def test_prefill_parted_from_decoding_is_made_again(tmp_path):
+    folder = Kept(study(measure=replace(MEASURE, phases=True)), tmp_path).measure()
+    assert_verified(folder)
+    wrong = {"energy_decode_per_output_token_j": 1.0}
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    metrics = next(line["metrics"] for line in lines if line["kind"] == "record")
+    assert wrong.keys() <= metrics.keys()
+    damage(folder, lambda line: line["kind"] == "record", metrics={**metrics, **wrong})
+    said = [str(each) for each in verified(folder).tally.differences]
+    assert any("energy_decode_per_output_token_j is 1, recomputed" in line for line in said)
+
+
 def test_windows_without_energy_pass_with_their_reasons(tmp_path):
     made = study(measure=replace(MEASURE, min_window_s=2.0))
     folder = Kept(made, tmp_path).measure()

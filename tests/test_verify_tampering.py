@@ -4,85 +4,24 @@ Where a window is changed it is changed in its own line and in its record, as wh
 """
 
 import gzip
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper.spec import Axis
-from tests.studies import MEASURE, simulated
-from tests.verified import Kept, assert_verified, verified
+from tests.tampered import Opened, measured
+from tests.verified import assert_verified, verified
 
-Line = dict[str, Any]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two launches of steady windows, long enough for energy and not."""
-    made = simulated(batch_sizes=(4,), measure=replace(MEASURE, launches=2))
-    workload = replace(made.settings.workload, batching="continuous")
-    model = replace(made.settings.model, shape="llama-3.1-8b")
-    lengths = tuple({"measure.min_window_s": seconds} for seconds in (2.0, 5.0))
-    made = replace(
-        made,
-        settings=replace(made.settings, model=model, workload=workload),
-        conditions=(Axis(label="measure.min_window_s", choices=lengths),),
-        limits={"latency_mean_s": 100.0},
-    )
-    return Kept(made, tmp_path_factory.mktemp("honest")).measure()
-
-
-class Opened:
-    """A copy of the study, whose lines and files are there to be changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        text = (folder / "journal.jsonl").read_text()
-        self.lines: list[Line] = [json.loads(line) for line in text.splitlines()]
-        good = next(line for line in self.of("record") if line["status"] == "ok")
-        self.good: Line = good
-        self.bad: Line = next(line for line in self.of("record") if line["status"] != "ok")
-
-    def of(self, kind: str) -> Iterator[Line]:
-        return (line for line in self.lines if line["kind"] == kind)
-
-    def windows(self, record: Line, index: int = 0) -> list[Line]:
-        """A window where it stands in its record, and its own line."""
-        return [record["windows"][index], self.line_of(record, index)]
-
-    def line_of(self, record: Line, index: int = 0) -> Line:
-        key = ("id", "launch", "stage", "attempt")
-        return next(
-            line
-            for line in self.of("window")
-            if all(line[name] == record[name] for name in key) and line["index"] == index
-        )
-
-    def events_of(self, record: Line) -> Line:
-        return next(
-            line
-            for line in self.of("attachment")
-            if (line["role"], line.get("id"), line["launch"])
-            == ("events", record["id"], record["launch"])
-        )
-
-    def file(self, line: Line) -> Path:
-        return self.folder / "attachments" / line["name"]
-
-    def replace_file(self, line: Line, data: bytes) -> None:
-        """A file and what the journal says of it."""
-        self.file(line).write_bytes(data)
-        line |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-    def close(self) -> None:
-        text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        (self.folder / "journal.jsonl").write_text(text)
+    return measured(tmp_path_factory.mktemp("honest"))
 
 
 Tampering = Callable[[Opened], None]
@@ -347,11 +286,56 @@ def test_what_was_tampered_with_was_honest_before(honest: Path):
     assert len(WAYS) >= 10
 
 
-def test_a_line_that_is_no_json_is_named(honest: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"kind": "window", "id": "abc', "line 4: cannot be followed: JSONDecodeError"),
+        (b"\xff\xfe", "line 4: cannot be followed: UnicodeDecodeError"),
+        (b"[1, 2]", "line 4: cannot be followed: TypeError"),
+        (b'{"kind": "unheard of"}', "line 4: cannot be followed: KeyError: 'unheard of'"),
+        (b'{"kind": "record"}', "line 4, a record: what it lacks is ['status', 'id', "),
+        (b'{"kind": "study", "text": "a: [1,"}', "a study's text in the journal: cannot be"),
+    ],
+)
+def test_a_line_that_is_none_is_named(honest: Path, tmp_path: Path, line: bytes, said: str):
     folder = tmp_path / honest.name
     shutil.copytree(honest, folder)
     path = folder / "journal.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:3], lines[3][:-10] + "\n", *lines[4:]]))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], line + b"\n", *lines[3:]]))
     found = [str(each) for each in verified(folder).tally.differences]
-    assert any(each.startswith("journal.jsonl, line 4: cannot be followed") for each in found)
+    assert any(said in each for each in found), found
+
+
+def test_any_change_of_any_number_in_a_window_is_found(honest: Path, tmp_path: Path):
+    """But of what devices and clocks told at its edges, of which there is nothing else."""
+    folder = tmp_path / honest.name
+    shutil.copytree(honest, folder)
+    for path in numbers(Opened(folder).good["windows"][0]):
+        if path[:2] in {("evidence", "before"), ("evidence", "after")}:
+            continue
+        study = Opened(honest)
+        study.folder = folder
+        for window in study.windows(study.good):
+            change(window, path)
+        study.close()
+        assert not verified(folder).ok, path
+
+
+def numbers(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where numbers stand, of a list the first and last."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from numbers(value, (*path, key))
+    elif isinstance(node, list) and node:
+        for place in {0, len(node) - 1}:
+            yield from numbers(node[place], (*path, place))
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield path
+
+
+def change(node: Any, path: tuple[Any, ...]) -> None:
+    *above, last = path
+    for key in above:
+        node = node[key]
+    node[last] += 1

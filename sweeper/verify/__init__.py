@@ -51,10 +51,13 @@ def verify(folder: Path, stated: Stated) -> Report:
     """
     tally = Tally()
     sources = read(folder, tally)
-    texts = [yaml.safe_load(line["text"]) for line in sources.of("study")]
+    texts = []
+    for line in sources.of("study"):
+        with tally.looking("a study's text in the journal"):
+            texts.append(yaml.safe_load(line["text"]))
     accepted, failed = verdicts(sources)
     records.unique(accepted, tally)
-    accelerators = list(dict.fromkeys(text["resources"]["accelerator"] for text in texts)) or [None]
+    accelerators = list(dict.fromkeys(ids.get(each, "resources.accelerator") for each in texts))
     seen: dict[int, list[Seen]] = {}
     for record in sources.of("record"):
         with tally.looking(name_of(record)):

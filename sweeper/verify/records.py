@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.verify import ids, power, stream
 from sweeper.verify.figures import IDLE, Seen, follows, of_windows, phases, spreads, too_few
 from sweeper.verify.sources import KEY, Line, Sources, name_of
-from sweeper.verify.tally import Tally
+from sweeper.verify.tally import RELATIVE, Tally
 from sweeper.verify.windows import check as check_window
 
 MEASURED: Mapping[str, bool] = {"nvml": True, "codecarbon": False, "simulated": False}
@@ -17,7 +17,7 @@ PRETEND = "pretend-gpu-"
 """What a simulation without devices calls its own."""
 
 
-def check(record: Line, sources: Sources, accelerators: Iterable[Any], tally: Tally) -> list[Seen]:
+def check(record: Line, sources: Sources, accelerators: Sequence[Any], tally: Tally) -> list[Seen]:
     """Hold one record against everything it follows from; its windows as they were made again."""
     where = name_of(record)
     windows = record["windows"]
@@ -36,6 +36,7 @@ def check(record: Line, sources: Sources, accelerators: Iterable[Any], tally: Ta
             events = _events(window, streams, record, place, tally)
             seen.append(check_window(window, events, record, place, tally))
             _devices(window, record, place, tally)
+            _known(window, record, place, tally)
             power.check(window, traces, place, tally)
     _numbers(record, seen, where, tally)
     _verdict(record, seen, where, tally)
@@ -54,9 +55,12 @@ def unique(accepted: Sequence[Line], tally: Tally) -> None:
             tally.equal("verdicts of keys", name_of(record), "number of verdicts", count, 1)
 
 
-def _identity(record: Line, accelerators: Iterable[Any], where: str, tally: Tally) -> None:
+def _identity(record: Line, accelerators: Sequence[Any], where: str, tally: Tally) -> None:
     settings = ids.nested(record["config"])
-    known = [(ids.of_point(settings, a), ids.of_configuration(settings, a)) for a in accelerators]
+    known = [
+        (ids.of_point(settings, a), ids.of_configuration(settings, a))
+        for a in accelerators or (None,)
+    ]
     said = (record["id"], record["configuration"])
     tally.compared["ids"] += 2
     if said not in known:
@@ -131,6 +135,26 @@ def _devices(window: Line, record: Line, where: str, tally: Tally) -> None:
             tally.equal("devices", where, "devices of a reading", sorted(reading["energy_j"]), told)
 
 
+def _known(window: Line, record: Line, where: str, tally: Tally) -> None:
+    """What a window was judged by is what the meter told when it was opened.
+
+    Of a device at rest only the last power is kept, and the least that was seen is judged by.
+    """
+    known = window["evidence"]["known"]
+    gpus = {gpu["uuid"]: gpu for gpu in record["environment"]["devices"].get("gpus", ())}
+    for name in ("power_method", "counter_ratio", "power_limit_w"):
+        told = {uuid: gpu[name] for uuid, gpu in gpus.items() if name in gpu}
+        tally.equal("evidence", where, f"known {name}", known[name], told)
+    energy = record["energy"]
+    tally.equal("evidence", where, "known scope", known["scope"], energy and energy["scope"])
+    for readings in record["environment"].get("idle_readings", {}).values():
+        for device, watts in known["idle_w"].items():
+            tally.compared["evidence"] += 1
+            rested = _idle_w(readings, device)
+            if rested is not None and watts > rested * (1 + RELATIVE):
+                tally.differ(where, f"known idle_w of {device} is {watts:g}, at rest {rested:g}")
+
+
 def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:
     gpus = record["gpus"]
     whole = [window for window in seen if window.phase == "all"]
@@ -148,13 +172,14 @@ def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> No
     tally.equal("undersampled tails", where, "undersampled", said_few, sorted(too_few(whole)))
 
 
-def _idle_w(readings: Sequence[Line]) -> float | None:
-    """Joules of all devices between two readings over the seconds between them, if they moved."""
+def _idle_w(readings: Sequence[Line], device: str | None = None) -> float | None:
+    """Joules of a device, or all, between two readings over the seconds between, if they moved."""
     if len(readings) != 2:
         return None
     first, last = readings
     before, after = first["energy_j"], last["energy_j"]
-    joules = math.fsum(after[device] - before[device] for device in before)
+    of = list(before) if device is None else [device]
+    joules = math.fsum(after[each] - before[each] for each in of)
     seconds = last["t_s"] - first["t_s"]
     return joules / seconds if joules > 0 and seconds > 0 else None
 

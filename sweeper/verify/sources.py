@@ -16,6 +16,21 @@ JOURNAL, STUDY, ATTACHMENTS = "journal.jsonl", "study.yaml", "attachments"
 VERDICTS = frozenset({"ok", "energy_invalid", "wrong_setting", "infeasible"})
 KEY = ("id", "launch", "stage")
 ATTEMPT = (*KEY, "attempt")
+LEASE = ("trial_id", "attempt")
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "journal": ("journal",),
+    "study": ("text",),
+    "torn": (),
+    "sitting": (),
+    "trial": ("devices", *LEASE),
+    "window": ("index", *KEY, *LEASE),
+    "record": ("status", *KEY, *LEASE),
+    "attachment": ("name", "role", "sha256"),
+    "death": LEASE,
+    "superseded": ATTEMPT,
+    "ended": LEASE,
+}
+"""What no line of a kind may lack, to be found and told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +70,11 @@ def read(folder: Path, tally: Tally) -> Sources:
     lines = []
     for number, raw in enumerate((whole + newline).splitlines(), start=1):
         with tally.looking(f"{JOURNAL}, line {number}"):
-            line = json.loads(raw)
-            tally.equal("journal lines", f"{JOURNAL}, line {number}", "object", type(line), dict)
-            lines.append(line)
+            line = json.loads(raw.decode())
+            lacking = [name for name in NEEDED[line["kind"]] if name not in line]
+            where = f"{JOURNAL}, line {number}, a {line['kind']}"
+            if tally.equal("journal lines", where, "what it lacks", lacking, []):
+                lines.append(line)
     firsts = [line for line in lines if line.get("kind") == "journal"]
     if firsts != lines[:1]:
         tally.differ(JOURNAL, "its first line, and no other, is of kind journal")

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from sweeper.errors import SweeperError
 
 RELATIVE, ROUNDED = 1e-9, 1e-4
@@ -26,6 +28,7 @@ UNREADABLE = (
     TypeError,
     ValueError,
     struct.error,
+    yaml.YAMLError,
     zlib.error,
 )
 """What data of an unexpected shape gives rise to."""
