@@ -287,6 +287,11 @@ def _read_answers(words: Sequence[str], command: str) -> int:
         metavar="'METRIC<=X'",
         help="a further limit, in SI units",
     )
+    parser.add_argument(
+        "--with-discards",
+        action="store_true",
+        help="count windows whose energy was discarded, where their readings tell joules",
+    )
     asked = parser.parse_args(words)
     from sweeper.shelf import open_study
     from sweeper.terminal import answers_text
@@ -297,6 +302,7 @@ def _read_answers(words: Sequence[str], command: str) -> int:
         minimize=asked.minimize,
         where=asked.where,
         as_json=asked.json,
+        discarded=asked.with_discards,
     )
     print(text)
     return EXIT_NOTHING_MEETS if unmet and command == "best" else EXIT_OK

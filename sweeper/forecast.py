@@ -13,11 +13,12 @@ from sweeper.cluster.pool import Node, Request
 from sweeper.cluster.replay import makespan_s
 from sweeper.engines.simulated_options import stood_for
 from sweeper.errors import StudyError
+from sweeper.expected_finals import expected_blocks
 from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
-from sweeper.plan import Cost, Plan, min_requests, nominal_point_s, plan
-from sweeper.roofline import load_seconds, memory, point_energy_j, point_seconds
+from sweeper.plan import Cost, Plan, expected_s, min_requests, nominal_point_s, plan
+from sweeper.roofline import estimate, load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
 from sweeper.speculation import draft_shape
@@ -38,12 +39,24 @@ class Forecast:
     """What a study comes to on a pool; seconds, joules and fits are expectations.
 
     `unfit` says of each point that cannot run there why; `wide` of each trial that no node holds.
+    `blocks` is what the blocks of its finalists take of the whole, and is `None` without any.
     """
 
     plan: Plan
     nodes: tuple[PoolNode, ...]
     unfit: dict[str, str]
     wide: dict[str, str]
+    gpu_seconds: float
+    energy_j: float
+    makespan_s: float
+    blocks: "Part | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What trials come to that begin together."""
+
+    trials: int
     gpu_seconds: float
     energy_j: float
     makespan_s: float
@@ -118,11 +131,41 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         for trial in whole.trials
         if trial.id not in wide and (fitting := _without(trial, unfit, cost)) is not None
     ]
+    fitting_points = [
+        point
+        for point in whole.points
+        if point.id not in unfit and point.settings.engine.gpus <= widest
+    ]
+    first = _part(trials, card, nodes, study)
+    final = _blocks(study, fitting_points, card, cost)
+    then = _part(final, card, nodes, study)
     return Forecast(
         plan=whole,
         nodes=tuple(nodes),
         unfit=unfit,
         wide=wide,
+        gpu_seconds=first.gpu_seconds + then.gpu_seconds,
+        energy_j=first.energy_j + then.energy_j,
+        # Blocks begin when all else is measured.
+        makespan_s=first.makespan_s + then.makespan_s,
+        blocks=then if final else None,
+    )
+
+
+def _blocks(study: Study, points: Sequence[Point], card: Gpu, cost: Cost) -> tuple[Trial, ...]:
+    if not study.settings.measure.finalists.blocks:
+        return ()
+    estimates = {}
+    for point in points:
+        settings = stood_for(point.settings)
+        if (shape := _shape(settings)) is not None:
+            estimates[point.id] = estimate(settings, shape, card)
+    return expected_blocks(study, points, estimates, cost)
+
+
+def _part(trials: Sequence[Trial], card: Gpu, nodes: Sequence[PoolNode], study: Study) -> Part:
+    return Part(
+        trials=len(trials),
         gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
         energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
         makespan_s=_makespan_s(trials, nodes, study),
@@ -212,12 +255,7 @@ def _without(trial: Trial, unfit: dict[str, str], cost: Cost) -> Trial | None:
     )
     if not launches:
         return None
-    seconds = sum(
-        cost.load_s(launch.points[0].settings)
-        + sum(cost.point_s(point.settings) for point in launch.points)
-        for launch in launches
-    )
-    return replace(trial, launches=launches, expected_s=seconds)
+    return replace(trial, launches=launches, expected_s=expected_s(launches, cost))
 
 
 def _trial_energy_j(trial: Trial, card: Gpu) -> float:

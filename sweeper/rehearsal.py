@@ -75,9 +75,17 @@ def course(study: Study, contents: Contents, pool: Sequence[PoolNode]) -> Course
         for name in lengths_s
     ]
     joules = [line.get("energy_j") for line in leases]
+    compared = {record.trial_id for record in contents.records if record.stage == "final"}
+    blocks = {_lease(line) for line in leases if line["trial_id"] in compared}
+    # Blocks begin when all else is measured.
+    stages = (
+        [request for request in requests if request.id not in blocks],
+        [request for request in requests if request.id in blocks],
+    )
+    most = study.resources.max_gpus
     return Course(
         pool=pool_text(pool),
-        makespan_s=makespan_s(requests, lengths_s, pool_nodes(pool), study.resources.max_gpus),
+        makespan_s=sum(makespan_s(each, lengths_s, pool_nodes(pool), most) for each in stages),
         gpu_seconds=math.fsum(line["gpu_seconds"] for line in leases),
         energy_j=math.fsum(each for each in joules if each is not None),
         unmetered=joules.count(None),

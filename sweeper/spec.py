@@ -291,13 +291,18 @@ class Launch:
     min_requests: int = 1
     seed: int = 0
 
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs that it runs on; its trial may hold more."""
+        return self.points[0].settings.engine.gpus
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One lease of `gpus` whole GPUs of one node for its launches, in order.
 
-    One launch makes an ordinary trial; several, a block. `expected_s` is the roofline's estimate
-    of how long the lease is held and only ever orders trials.
+    A launch holds the first of these GPUs that it needs. `expected_s` is the roofline's estimate of
+    how long the lease is held and only ever orders trials.
     """
 
     id: str
@@ -305,3 +310,8 @@ class Trial:
     launches: tuple[Launch, ...]
     expected_s: float
     attempt: int = 0
+
+    @property
+    def block(self) -> bool:
+        """Whether its launches are compared: they count together, from one lease, or not at all."""
+        return any(launch.stage == "final" for launch in self.launches)

@@ -7,14 +7,16 @@ import pytest
 
 from sweeper.answers.best import answers
 from sweeper.answers.savings import savings
+from sweeper.blocks import whole
 from sweeper.feasibility import impossible
 from sweeper.forecast import cost_on, parse_pool
 from sweeper.gpu_data import gpu
 from sweeper.plan import Plan, min_requests, plan
 from sweeper.rehearsal import rehearsed
+from sweeper.results.contents import Contents
 from sweeper.results.record import Record
 from sweeper.shapes import shape_of_model
-from sweeper.spec import Settings, Study, Trial
+from sweeper.spec import FinalistsSpec, Settings, Study, Trial
 from sweeper.speculation import draft_shape
 from sweeper.study import dump, load, unavailable
 from tests.contract_search import World
@@ -101,6 +103,7 @@ def test_the_energy_search_has_more_to_try_than_it_may():
     study = load(CONF / "energy_search.yaml")
     assert unavailable(study) == []
     assert (study.search.kind, study.search.budget.launches) == ("optuna", 40)
+    assert study.settings.measure.finalists == FinalistsSpec(count=3, blocks=6)
     assert study.limits == {"tpot_p99_s": 0.05}
     whole = plan(study)
     assert (len(whole.points), len(whole.trials)) == (336, 48)
@@ -138,10 +141,14 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
     world = Rehearsed(study, tmp_path).run()
     assert world.search.finished
     assert {(record.status, record.reason) for record in world.records} == {("ok", None)}
+    assert len({record.key for record in world.records}) == len(world.records)
     ids = {record.id for record in world.records}
-    assert len(ids) == len(world.records)
     points = {point.id for point in plan(study).points}
     assert ids == points if study.search.kind == "grid" else ids < points
+    blocks = [trial for trial in world.asked if trial.block]
+    assert len(blocks) == study.settings.measure.finalists.blocks
+    accepted = Contents(records=tuple(world.records)).accepted()
+    assert all(whole(block, accepted) for block in blocks)
     wanted = {*study.objectives, *study.limits}
     for record in world.records:
         assert wanted <= record.metrics.keys()
@@ -149,6 +156,7 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
         assert all(record.metrics[name] > 0 for name in wanted)
     for answer in answers(world.records, study):
         assert answer.best is not None
+        assert (answer.best.stage == "final") == bool(blocks)
         assert answer.group.provenance == "simulation"
         saved = savings(answer.group, study, world.records, list(study.objectives))
         assert bool(saved) == bool(study.baseline)

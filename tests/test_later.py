@@ -39,7 +39,6 @@ def study(tmp_path):
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
         ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
         ("meter: rapl", "meter: rapl"),
-        ("measure: {finalists: {blocks: 2}}", "measure.finalists.blocks"),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
         ("quality: {command: x, min: 1}", "quality.command"),

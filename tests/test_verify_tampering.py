@@ -102,6 +102,18 @@ def an_idle_power(study: Opened) -> None:
     study.good["metrics"]["context_idle_w"] -= 1
 
 
+@way(r"launch 0 full: energy_drift_ratio is .*, recomputed")
+def the_drift_of_a_launch(study: Opened) -> None:
+    for record in study.of("record"):
+        if "tpot_drift_ratio" in record["metrics"]:
+            record["metrics"]["energy_drift_ratio"] = 1.001
+
+
+@way(r"launch \d full: tpot_drift_ratio is .*, recomputed")
+def the_controls_last_window(study: Opened) -> None:
+    study.lines = [line for line in study.lines if not line.get("control")]
+
+
 @way(r"ID launch 0 full: undersampled is .*, found")
 def a_tail_of_few_samples_hidden(study: Opened) -> None:
     study.bad["undersampled"] = study.bad["undersampled"][1:]

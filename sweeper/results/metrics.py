@@ -37,6 +37,8 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
+    "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
     **PHASE_METRICS,
 }
 METRICS: Mapping[str, str] = {
@@ -56,6 +58,11 @@ ENERGY_METRICS: frozenset[str] = frozenset(
 SD_WINDOWS = "_sd_windows"
 """Ends the name of a sample standard deviation over the windows of one launch."""
 
+DRIFTS: Mapping[str, str] = {
+    "energy_drift_ratio": "energy_per_output_token_j",
+    "tpot_drift_ratio": "tpot_mean_s",
+}
+"""What the drift of a launch is told in, and of which metric of its control."""
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
 
@@ -120,6 +127,21 @@ def window_metrics(
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
     energy = {} if energy_j is None else _energy(totals, energy_j, metered_s or duration_s)
     return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+
+
+def drift(windows: Sequence[Window]) -> dict[str, float]:
+    """The last of a control's windows over the first that has the number, of the whole work.
+
+    By joules per generated token and by mean TPOT; absent where the last window lacks the number,
+    or no other has it.
+    """
+    whole = [window for window in windows if window.phase == "all"]
+    found = {}
+    for name, metric in DRIFTS.items():
+        first = next((each for each in whole[:-1] if each.metrics.get(metric, 0.0) > 0), None)
+        if first is not None and (after := whole[-1].metrics.get(metric)):
+            found[name] = after / first.metrics[metric]
+    return found
 
 
 def undersampled_names(samples: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:

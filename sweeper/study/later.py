@@ -22,7 +22,6 @@ UNTOUCHED = (
     "engine.attention",
     "gpu.power_limit_w",
     "gpu.clock_mhz",
-    "measure.finalists.blocks",
 )
 """Settings that only their default is available of."""
 AVAILABLE: dict[str, tuple[str, ...]] = {

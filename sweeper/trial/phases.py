@@ -46,6 +46,10 @@ class Visits:
             taken = series.take(index + place)
             yield replace(taken, window=replace(taken.window, phase=phase))
 
+    def whole(self, index: int) -> Taken:
+        """One window of the whole work; raises as `take` does."""
+        return self._series["all"].take(index)
+
 
 def prefill_of(point: Point) -> Point:
     """The point with one token per answer."""

@@ -7,8 +7,10 @@
                   before load
 
 A point is warmed up on its first visit and settled again on every later one, as another batch
-size ran in between. Windows are emitted as they close and a record when its point is complete;
-the launch goes on when the emitter returns, so nothing but the engine works inside a window.
+size ran in between. The point that was measured first is the launch's control: when all is done it
+is visited once more, and its record tells how far it has drifted. Windows are emitted as they close
+and a record when its point is complete; the launch goes on when the emitter returns, so nothing but
+the engine works inside a window.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
+from sweeper.results.record import Check
 from sweeper.spec import Launch, Point
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
@@ -114,10 +117,15 @@ def load(bench: Bench, recorder: Recorder) -> None:
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
-    """Work through the agenda, a window at a time."""
+    """Work through the agenda, a window at a time, and visit the control once more.
+
+    Its record waits for that visit; all others are emitted as their points are complete.
+    """
     repeats = launch.points[0].settings.measure.repeats
     agenda = ListAgenda(launch.points, repeats, launch.seed)
     visits: dict[str, Visits] = {}
+    control: Point | None = None
+    complete = False
     while (point := agenda.next()) is not None:
         if point.id not in visits:
             visits[point.id] = visits_of(point, launch, bench, recorder)
@@ -129,9 +137,31 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
+            control = None if point is control else control
             continue
+        control = control or point
         if agenda.tell(point, windows):
-            recorder.conclude(point)
+            if point is control:
+                complete = True
+            else:
+                recorder.conclude(point)
+    if control is not None and complete:
+        if len(visits) > 1:
+            visit_again(control, visits[control.id], recorder)
+        else:
+            # Its own last window closed just now.
+            recorder.drifted(control)
+        recorder.conclude(control)
+
+
+def visit_again(control: Point, visits: Visits, recorder: Recorder) -> None:
+    """One more window of the control, beside those that its metrics are made of."""
+    try:
+        taken = visits.whole(len(recorder.windows[control.id]))
+    except Infeasible as reason:
+        recorder.checked([Check(name="control", ok=False, detail=str(reason))])
+        return
+    recorder.take_control(control, taken)
 
 
 def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) -> Visits:

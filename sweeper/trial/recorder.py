@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeper.errors import WrongSetting
 from sweeper.meters import Reading
-from sweeper.results.metrics import record_metrics
+from sweeper.results.metrics import drift, record_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
@@ -27,6 +27,7 @@ class Recorder:
         self._started_at = utc_now()
         self._load_s: float | None = None
         self._idle_w: dict[str, float] = {}
+        self._drift: Mapping[str, float] = {}
         self._checks: list[Check] = []
         self.environment: dict[str, Any] = dict(bench.context.environment)
         self.windows: dict[str, list[Window]] = {point.id: [] for point in launch.points}
@@ -61,28 +62,49 @@ class Recorder:
         window = taken.window
         self.windows[point.id].append(window)
         self._events[point.id].append(taken.events)
-        fields = {
-            "id": point.id,
-            "launch": self._launch.number,
-            "stage": self._launch.stage,
-            "trial_id": self._bench.context.trial_id,
-            "attempt": self._bench.context.attempt,
-        }
-        self._bench.emit("window", {**fields, **plain(window), "energy": plain(self._energy())})
+        self._emit_window(point, window)
+
+    def take_control(self, point: Point, taken: Taken) -> None:
+        """Emit a window of the launch's last visit to its control, which no mean is made of."""
+        self._events[point.id].append(taken.events)
+        self._emit_window(point, taken.window, control=True)
+        self._drift = drift([*self.windows[point.id], taken.window])
+
+    def drifted(self, point: Point) -> None:
+        """The launch has no other point: its own windows tell how far it has drifted."""
+        self._drift = drift(self.windows[point.id])
 
     def conclude(self, point: Point) -> None:
         """Emit the record of a point whose windows are all there."""
         windows = self.windows[point.id]
         valid = sum(w.energy_j is not None for w in windows if w.phase == "all")
         status: Status = "ok" if valid >= point.settings.measure.repeats else "energy_invalid"
-        self._emit(point, status, _reasons(windows) if status != "ok" else None)
+        self._emit(point, status, _reasons(windows) if status != "ok" else None, self._drift)
+        self._drift = {}
 
     def give_up(self, point: Point, reason: Exception) -> None:
         """Emit the record of a point that cannot be measured, with the windows it has."""
         status: Status = "wrong_setting" if isinstance(reason, WrongSetting) else "infeasible"
         self._emit(point, status, str(reason))
 
-    def _emit(self, point: Point, status: Status, reason: str | None) -> None:
+    def _emit_window(self, point: Point, window: Window, **mark: bool) -> None:
+        fields = {
+            "id": point.id,
+            "launch": self._launch.number,
+            "stage": self._launch.stage,
+            "trial_id": self._bench.context.trial_id,
+            "attempt": self._bench.context.attempt,
+            **mark,
+        }
+        self._bench.emit("window", {**fields, **plain(window), "energy": plain(self._energy())})
+
+    def _emit(
+        self,
+        point: Point,
+        status: Status,
+        reason: str | None,
+        drifts: Mapping[str, float] | None = None,
+    ) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
         lost = self._attach_events(point)
         metrics, undersampled = record_metrics(windows, len(bench.devices))
@@ -106,7 +128,9 @@ class Recorder:
             ended_at=utc_now(),
             load_s=self._load_s,
             windows=windows,
-            metrics={**metrics, **self._idle_w, **bench.engine.counts()} if windows else {},
+            metrics={**metrics, **self._idle_w, **bench.engine.counts(), **(drifts or {})}
+            if windows
+            else {},
             undersampled=undersampled,
             energy=self._energy(),
             checks=(*self._checks, *_window_checks(windows), *lost),
@@ -164,7 +188,7 @@ def failed_record(
         chosen=dict(point.chosen),
         condition=dict(point.condition),
         convention=point.settings.convention,
-        gpus=trial.gpus,
+        gpus=launch.gpus,
         environment=place,
         started_at=now,
         ended_at=now,

@@ -9,7 +9,7 @@ attachment or a definition was changed, or that one of the two codes is wrong. I
 who makes everything anew, readings and events included, is not found out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ from sweeper.verify.tally import Tally
 
 Stated = Callable[[], Sequence[Mapping[str, Any]]]
 """What sweeper answers of a study, as `answers.stated` puts it; asked for when it is needed."""
+
+
+Launch = tuple[Any, ...]
+"""What the records of one launch share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +76,28 @@ def verify(folder: Path, stated: Stated) -> Report:
     budgets = []
     for result in results:
         with tally.looking(f"budget of {result.id}"):
-            budgets.append(budget(result, [seen.get(id(each), []) for each in result.records]))
+            windows = [seen.get(id(each), []) for each in result.records]
+            launched = {_launch(each) for each in result.records}
+            drifts = [ratio for launch, ratio in _drifts(sources) if launch in launched]
+            budgets.append(budget(result, windows, drifts))
     return Report(
         study=texts[-1]["name"] if texts else folder.name,
         counts=_counts(sources, accepted, failed),
         tally=tally,
         budgets=budgets,
     )
+
+
+def _drifts(sources: Sources) -> Iterator[tuple[Launch, float]]:
+    """What the control of each launch came to, as its record says, which was made again above."""
+    for record in sources.of("record"):
+        if (ratio := record["metrics"].get("energy_drift_ratio")) is not None:
+            yield _launch(record), ratio
+
+
+def _launch(record: Line) -> Launch:
+    names = ("trial_id", "attempt", "configuration", "launch", "stage")
+    return tuple(record[name] for name in names)
 
 
 def _counts(

@@ -4,8 +4,8 @@
     board     gain error of the boards' sensors, the same in every window of a board: systematic
     window    sample deviation over the windows of a launch, pooled over launches
     launch    half the 95 % interval of the mean over launches (Student's t)
-    drift     a line through the windows of a launch in the order of time: what it rises by from the
-              first of them to the last
+    drift     the last window of a launch's control over its first, less one; without a control,
+              what a line through the result's own windows rises by from the first to the last
 
 A part that the measurements do not tell is unknown, and says why; it is never zero.
 """
@@ -37,8 +37,13 @@ class Budget:
     parts: Mapping[str, Part]
 
 
-def budget(result: Pooled, windows: Sequence[Sequence[Seen]]) -> Budget:
-    """The budget of a result; `windows` are those of each of its launches, as made again."""
+def budget(
+    result: Pooled, windows: Sequence[Sequence[Seen]], drifts: Sequence[float] = ()
+) -> Budget:
+    """The budget of a result; `windows` are those of each of its launches, as made again.
+
+    `drifts` are the ratios that the controls of these launches came to.
+    """
     value = result.metrics.get(METRIC)
     metered = [
         [each for each in launch if each.phase == "all" and joules_per_token(each)]
@@ -53,7 +58,7 @@ def budget(result: Pooled, windows: Sequence[Sequence[Seen]]) -> Budget:
             "board": _board(result.first),
             "window": _window(metered),
             "launch": _launch(result, value),
-            "drift": _drift(metered),
+            "drift": statistics.fmean(drifts) - 1 if drifts else _drift(metered),
         }
     return Budget(
         id=result.id,

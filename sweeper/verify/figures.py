@@ -28,7 +28,12 @@ PHASES = (
     "energy_prefill_per_input_token_j",
     "energy_decode_per_output_token_j",
 )
-FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES})
+DRIFTS = {
+    "energy_drift_ratio": "energy_per_output_token_j",
+    "tpot_drift_ratio": "tpot_mean_s",
+}
+"""The drift of a launch, and the metric of its control that each is of."""
+FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES, *DRIFTS})
 """What follows from windows; a deviation of each but the tails does too."""
 
 

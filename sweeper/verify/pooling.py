@@ -16,7 +16,7 @@ from sweeper.verify.student import interval
 
 STAGES = ("final", "full", "screen")
 LOW, HIGH = "_ci95_low", "_ci95_high"
-NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES})
+NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES, "energy_drift_ratio"})
 
 
 @dataclass(frozen=True, kw_only=True)

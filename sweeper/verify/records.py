@@ -1,13 +1,13 @@
 """A record made again from its windows, its settings and the lease that it was measured in."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.verify import ids, power, stream
-from sweeper.verify.figures import IDLE, Seen, follows, of_windows, phases, spreads, too_few
-from sweeper.verify.sources import KEY, Line, Sources, name_of
+from sweeper.verify import ids, numbers, power, stream
+from sweeper.verify.figures import Seen
+from sweeper.verify.numbers import idle_w
+from sweeper.verify.sources import KEY, LEASE, Line, Sources, name_of
 from sweeper.verify.tally import RELATIVE, Tally
 from sweeper.verify.windows import check as check_window
 
@@ -20,26 +20,29 @@ PRETEND = "pretend-gpu-"
 def check(record: Line, sources: Sources, accelerators: Sequence[Any], tally: Tally) -> list[Seen]:
     """Hold one record against everything it follows from; its windows as they were made again."""
     where = name_of(record)
-    windows = record["windows"]
     _identity(record, accelerators, where, tally)
     _lease(record, sources, where, tally)
-    _lines(record, sources, where, tally)
-    if not windows:
+    written = _written(record, sources)
+    _lines(record, written, where, tally)
+    if not record["windows"]:
         tally.equal("metrics of records", where, "metrics without windows", record["metrics"], {})
         return []
     streams = stream.merged(stream.read(packed) for packed in sources.attached("events", record))
     traces = power.read(sources.attached("power_trace", record))
-    seen = []
-    for window in windows:
+
+    def again(window: Line) -> Seen | None:
         place = f"{where}, window {window['index']}"
         with tally.looking(place):
             events = _events(window, streams, record, place, tally)
-            seen.append(check_window(window, events, record, place, tally))
             _devices(window, record, place, tally)
             _known(window, record, place, tally)
             power.check(window, traces, place, tally)
-    _numbers(record, seen, where, tally)
-    _verdict(record, seen, where, tally)
+            return check_window(window, events, record, place, tally)
+        return None
+
+    seen = [made for window in record["windows"] if (made := again(window)) is not None]
+    last = [made for window in written if window.get("control") and (made := again(window))]
+    numbers.check(record, seen, last, where, tally)
     return seen
 
 
@@ -96,22 +99,34 @@ def _lease(record: Line, sources: Sources, where: str, tally: Tally) -> None:
             tally.equal("devices", where, "gpus", record["gpus"], len(told))
 
 
-def _lines(record: Line, sources: Sources, where: str, tally: Tally) -> None:
-    """The windows of a record are those that were written as they closed."""
+def _written(record: Line, sources: Sources) -> list[Line]:
+    """The windows of a record as they were written when they closed."""
+    names = (*KEY, *LEASE)
+    mine = [record[name] for name in names]
+    return [w for w in sources.of("window") if [w.get(name) for name in names] == mine]
+
+
+def _lines(record: Line, written: Sequence[Line], where: str, tally: Tally) -> None:
+    """The windows of a record are those that were written.
+
+    Beside them stands at most one more, the last, of the launch's second visit to its control.
+    """
     if record["status"] == "failed":
         return
-    names = (*KEY, "trial_id", "attempt")
-    mine = [record[name] for name in names]
-    written = [w for w in sources.of("window") if [w.get(name) for name in names] == mine]
-    numbers = [window["index"] for window in record["windows"]]
-    tally.equal("windows", where, "numbers of windows", numbers, [*range(len(numbers))])
-    found = [window["index"] for window in written]
-    if tally.equal("windows", where, "windows written as they closed", found, numbers):
-        for one, other in zip(written, record["windows"], strict=True):
+    count = len(record["windows"])
+    indices = [window["index"] for window in record["windows"]]
+    tally.equal("windows", where, "numbers of windows", indices, [*range(count)])
+    extra = [window["index"] for window in written if window.get("control")]
+    tally.equal("windows", where, "windows of a control", extra, [count][: len(extra)])
+    kept = [window for window in written if not window.get("control")]
+    found = [window["index"] for window in kept]
+    if tally.equal("windows", where, "windows written as they closed", found, indices):
+        for one, other in zip(kept, record["windows"], strict=True):
+            place = f"{where}, window {other['index']}"
             for name, value in other.items():
-                place = f"{where}, window {other['index']}"
                 tally.equal("fields of windows", place, f"written {name}", one.get(name), value)
-            tally.equal("origins", where, "energy of windows", one["energy"], record["energy"])
+    for window in written:
+        tally.equal("origins", where, "energy of windows", window["energy"], record["energy"])
 
 
 def _events(
@@ -150,55 +165,6 @@ def _known(window: Line, record: Line, where: str, tally: Tally) -> None:
     for readings in record["environment"].get("idle_readings", {}).values():
         for device, watts in known["idle_w"].items():
             tally.compared["evidence"] += 1
-            rested = _idle_w(readings, device)
+            rested = idle_w(readings, device)
             if rested is not None and watts > rested * (1 + RELATIVE):
                 tally.differ(where, f"known idle_w of {device} is {watts:g}, at rest {rested:g}")
-
-
-def _numbers(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:
-    gpus = record["gpus"]
-    whole = [window for window in seen if window.phase == "all"]
-    made = {**of_windows(whole, gpus), **spreads(whole, gpus), **phases(seen)}
-    said = dict(record["metrics"])
-    for name, readings in record["environment"].get("idle_readings", {}).items():
-        if name in IDLE and (watts := _idle_w(readings)) is not None:
-            made[name] = watts
-    counted = [name for name in said if name not in made and not follows(name)]
-    for name in counted:
-        del said[name]
-        tally.left["counts that only the engine knows"] += 1
-    tally.numbers("metrics of records", where, said, made)
-    said_few = sorted(record["undersampled"])
-    tally.equal("undersampled tails", where, "undersampled", said_few, sorted(too_few(whole)))
-
-
-def _idle_w(readings: Sequence[Line], device: str | None = None) -> float | None:
-    """Joules of a device, or all, between two readings over the seconds between, if they moved."""
-    if len(readings) != 2:
-        return None
-    first, last = readings
-    before, after = first["energy_j"], last["energy_j"]
-    of = list(before) if device is None else [device]
-    joules = math.fsum(after[each] - before[each] for each in of)
-    seconds = last["t_s"] - first["t_s"]
-    return joules / seconds if joules > 0 and seconds > 0 else None
-
-
-def _verdict(record: Line, seen: Sequence[Seen], where: str, tally: Tally) -> None:
-    """`ok` is as many windows with energy as were asked for; else all reasons are told."""
-    if record["status"] in {"ok", "energy_invalid"}:
-        valid = sum(each.joules is not None for each in seen if each.phase == "all")
-        status = "ok" if valid >= record["config"]["measure.repeats"] else "energy_invalid"
-        tally.equal("verdicts", where, "status", record["status"], status)
-        reasons = {reason for window in record["windows"] for reason in window["reasons"]}
-        left = record["reason"] or ""
-        for reason in sorted(reasons, key=len, reverse=True) if status != "ok" else ():
-            tally.compared["reasons"] += 1
-            if reason not in left:
-                tally.differ(where, f"its reason does not tell of {reason!r}")
-            left = left.replace(reason, "")
-        tally.equal("reasons", where, "reason beside those of windows", left.strip("; "), "")
-    checks = {check["name"]: check["ok"] for check in record["checks"]}
-    for window in record["windows"]:
-        name = f"window_{window['index']}"
-        tally.equal("checks", where, name, checks.get(name), not window["reasons"])

@@ -67,7 +67,8 @@ def _budgets(report: Report) -> Iterator[str]:
     yield ""
     yield f"uncertainty of {METRIC}, each part relative to it"
     yield "  counter: one period of a window's; board: gain error, systematic; window: sd within a"
-    yield "  launch; launch: half of the 95 % interval; drift: first to last window of a launch"
+    yield "  launch; launch: half of the 95 % interval; drift: last over first window of a launch's"
+    yield "  control, or a line through the result's own"
     yield f"  {'id':<14}{'J/token':>12}" + "".join(f"{part:>11}" for part in PARTS)
     unknown: dict[str, list[str]] = {}
     for each in report.budgets:
