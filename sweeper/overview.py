@@ -64,6 +64,7 @@ python -m sweeper show  STUDY ID               one point's receipt: timeline, ch
 python -m sweeper export STUDY --to x.csv|.parquet
                                                the results as a table
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
+python -m sweeper verify STUDY [--json]        every number recomputed from readings and events
 python -m sweeper doctor                       what each node can measure, and what is missing
 
 STUDY is the YAML file or its folder, mlruns/studies/NAME/

@@ -21,8 +21,8 @@ from sweeper.shapes import shape_of_model
 from sweeper.spec import FinalistsSpec, Settings, Study, Trial
 from sweeper.speculation import draft_shape
 from sweeper.study import dump, load, unavailable
-from sweeper.trial.lease import Lease
 from tests.contract_search import World
+from tests.verified import Kept, assert_verified
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -128,23 +128,19 @@ def settings_of(whole: Plan) -> list[Settings]:
 
 
 class Rehearsed(World):
-    """Runs each trial as a lease does, in virtual time."""
+    """Runs each trial as a lease does, in virtual time, and keeps what it tells."""
 
-    def __init__(self, study: Study, scratch: Path) -> None:
+    def __init__(self, study: Study, root: Path) -> None:
         super().__init__(study, devices=8, cost=cost_on(gpu("H100"), min_requests(study)))
-        self.study = study
-        self.scratch = scratch
+        self.kept = Kept(study, root)
+
+    def run(self) -> "Rehearsed":
+        with self.kept.keeper() as self._keeper:
+            super().run()
+        return self
 
     def held(self, trial: Trial) -> list[Record]:
-        exclusive = self.study.resources.exclusive_node
-        devices = tuple(f"H100/{place}" for place in range(8 if exclusive else trial.gpus))
-        place = {"node_id": "n", "host": "h", "exclusive_node": exclusive}
-        lease = Lease(trial, devices, self.study.name, self.scratch, place)
-        lease.start()
-        told = []
-        while not lease.finished:
-            told += lease.events(60.0)
-            lease.acknowledge()
+        told = self.kept.lease(trial, self._keeper)
         return [Record.from_json(event) for event in told if event["kind"] == "record"]
 
 
@@ -175,6 +171,7 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
         assert answer.group.provenance == "simulation"
         saved = savings(answer.group, study, world.records, list(study.objectives))
         assert bool(saved) == bool(study.baseline)
+    assert_verified(world.kept.folder)
 
 
 @pytest.mark.simulation

@@ -12,7 +12,8 @@ A line is one flat JSON object with its `kind`:
     attachment   a file beside the journal, and of what it is
     death        a launch died: why, and the end of its log
     superseded   the records of this key and attempt so far no longer count
-    ended        a lease ended: seconds, gpu_seconds, energy_j of all of it, and of what (energy)
+    ended        a lease ended: seconds, gpu_seconds, energy_j of all of it, of what (energy), and
+                 the readings of each launch that these are made of
 
 A journal grows at its end only. What stands after the last newline was never acknowledged and
 counts as not written.

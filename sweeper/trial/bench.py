@@ -61,10 +61,13 @@ class Bench:
         """Tell what begins now, and on which point."""
         self.emit("phase", {"phase": name, "point": point.id if point else None})
 
-    def attach(self, launch: Launch, suffix: str, role: Role, packed: bytes) -> None:
-        """Hand on a compressed file of this launch."""
+    def attach(
+        self, launch: Launch, suffix: str, role: Role, packed: bytes, point: Point | None = None
+    ) -> None:
+        """Hand on a compressed file of this launch, or of one of its points."""
         name = f"{self.context.name}.{suffix}"
-        self.emit("attachment", attachment(name, launch, role, packed))
+        of = {} if point is None else {"id": point.id}
+        self.emit("attachment", {**attachment(name, launch, role, packed), **of})
 
     def read(self) -> tuple[Reading | None, str | None]:
         """A reading and right after it the components, or `None` and the reason with its detail."""

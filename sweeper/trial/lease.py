@@ -135,6 +135,7 @@ class Lease:
         known = known and all(origin == origins[0] for origin in origins)
         return {
             "kind": "ended",
+            "readings": [event["readings"] for event in self._launched],
             "seconds": seconds,
             "gpu_seconds": seconds * len(self._devices),
             "energy_j": sum(joules) if known else None,

@@ -13,7 +13,7 @@ and a record when its point is complete; the launch goes on when the emitter ret
 the engine works inside a window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
 from sweeper.trial.phases import Series, Visits
 from sweeper.trial.recorder import Recorder
+from sweeper.trial.windows import as_kept
 from sweeper.workloads import workload_class
 
 SAME_IDLE = 0.02
@@ -35,17 +36,22 @@ SAME_IDLE = 0.02
 MOST_IDLES = 6
 """A GPU's power falls for several seconds after its work has ended (cuda-samples, issue 74)."""
 
+Idle = tuple[float | str, Sequence[Reading]]
+"""Watts, or why there is no number, and the two readings that it is made of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
     """What a whole launch took, from its gate to its unloading, on its own clock.
 
     `energy_j` is of its devices, everything between the windows included; `None` where a reading
-    failed. `source`, `measured` and `scope` say what these joules are.
+    failed; `readings` are what it is made of. `source`, `measured` and `scope` say what these
+    joules are.
     """
 
     seconds: float
     energy_j: float | None
+    readings: Sequence[Mapping[str, Any]]
     source: str
     measured: bool
     scope: str
@@ -67,7 +73,7 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
-        recorder.idle("bare_idle_w", idle_power_w(bench))
+        recorder.idle("bare_idle_w", *idle_power(bench))
         try:
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
@@ -75,7 +81,7 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
                 recorder.give_up(point, reason)
             return spent(bench, began_s, opening)
         bench.phase("idle")
-        recorder.idle("context_idle_w", idle_power_w(bench))
+        recorder.idle("context_idle_w", *idle_power(bench))
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
@@ -94,6 +100,7 @@ def spent(bench: Bench, began_s: float, opening: Reading | None) -> Spent:
     return Spent(
         seconds=bench.clock.now() - began_s,
         energy_j=energy_j,
+        readings=[as_kept(each) for each in (opening, closing_reading) if each is not None],
         source=meter.source,
         measured=meter.measured,
         scope=meter.scope,
@@ -124,9 +131,9 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
             visits[point.id] = visits_of(point, launch, bench, recorder)
         windows = []
         try:
-            for window in visits[point.id].take(len(recorder.windows[point.id])):
-                recorder.take(point, window)
-                windows.append(window)
+            for taken in visits[point.id].take(len(recorder.windows[point.id])):
+                recorder.take(point, taken)
+                windows.append(taken.window)
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
@@ -150,11 +157,11 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
 def visit_again(control: Point, visits: Visits, recorder: Recorder) -> None:
     """One more window of the control, beside those that its metrics are made of."""
     try:
-        window = visits.whole(len(recorder.windows[control.id]))
+        taken = visits.whole(len(recorder.windows[control.id]))
     except Infeasible as reason:
         recorder.checked([Check(name="control", ok=False, detail=str(reason))])
         return
-    recorder.take_control(control, window)
+    recorder.take_control(control, taken)
 
 
 def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) -> Visits:
@@ -171,32 +178,32 @@ def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) ->
     return Visits(point, make)
 
 
-def idle_power_w(bench: Bench) -> float | str:
+def idle_power(bench: Bench) -> Idle:
     """Mean power at rest, or why there is no number.
 
     A counter is read over intervals as short as its meter allows, until two in a row agree: power
     comes down slowly after work, and after the load of an engine.
     """
-    last_w = interval_power_w(bench)
+    last = interval_power(bench)
     for _ in range(MOST_IDLES - 1):
-        if isinstance(last_w, str) or not bench.meter.waits:
+        if isinstance(last[0], str) or not bench.meter.waits:
             break
-        before_w, last_w = last_w, interval_power_w(bench)
-        if isinstance(last_w, str) or abs(last_w - before_w) <= SAME_IDLE * before_w:
+        before_w, last = last[0], interval_power(bench)
+        if isinstance(last[0], str) or abs(last[0] - before_w) <= SAME_IDLE * before_w:
             break
-    return last_w
+    return last
 
 
-def interval_power_w(bench: Bench) -> float | str:
+def interval_power(bench: Bench) -> Idle:
     """Mean power over the shortest interval the meter can tell, or why there is no number."""
     try:
         before = bench.meter.read()
         bench.clock.sleep(bench.meter.min_window_s)
         after = bench.meter.read()
     except MeterError as error:
-        return str(error)
+        return str(error), ()
     spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
     if spent_j <= 0 or after.t_s <= before.t_s:
-        return "counter_stuck: the counters did not move while idle"
+        return "counter_stuck: the counters did not move while idle", (before, after)
     bench.witness.rested(before, after)
-    return spent_j / (after.t_s - before.t_s)
+    return spent_j / (after.t_s - before.t_s), (before, after)

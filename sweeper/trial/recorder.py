@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import WrongSetting
+from sweeper.meters import Reading
 from sweeper.results.components import beside
 from sweeper.results.metrics import drift, record_metrics
 from sweeper.results.reasons import ordered
@@ -11,6 +12,11 @@ from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
 from sweeper.spec import Launch, Point, Trial
 from sweeper.trial.bench import Bench, utc_now
+from sweeper.trial.events import files
+from sweeper.trial.windows import Taken, as_kept
+
+EVENTS = "events_kept"
+"""The check that fails where the events of a window are larger than an attachment may be."""
 
 
 class Recorder:
@@ -26,6 +32,7 @@ class Recorder:
         self._checks: list[Check] = []
         self.environment: dict[str, Any] = dict(bench.context.environment)
         self.windows: dict[str, list[Window]] = {point.id: [] for point in launch.points}
+        self._events: dict[str, list[bytes]] = {point.id: [] for point in launch.points}
 
     def knows(self, **facts: Any) -> None:
         """Add to the environment that every record of this launch carries."""
@@ -39,22 +46,30 @@ class Recorder:
         """The engine is up."""
         self._load_s = load_s
 
-    def idle(self, name: str, power_w: float | str) -> None:
-        """Idle power, or in place of the number the reason why there is none."""
+    def idle(self, name: str, power_w: float | str, readings: Sequence[Reading]) -> None:
+        """Idle power, or in place of the number the reason why there is none.
+
+        The environment keeps the readings that it was made of.
+        """
+        known = self.environment.setdefault("idle_readings", {})
+        known[name] = [as_kept(each) for each in readings]
         if isinstance(power_w, str):
             self._checks.append(Check(name=name, ok=False, detail=power_w))
         else:
             self._idle_w[name] = power_w
 
-    def take(self, point: Point, window: Window) -> None:
-        """Keep a window, and emit it."""
+    def take(self, point: Point, taken: Taken) -> None:
+        """Keep a window, and emit it; its events go with the record."""
+        window = taken.window
         self.windows[point.id].append(window)
+        self._events[point.id].append(taken.events)
         self._emit_window(point, window)
 
-    def take_control(self, point: Point, window: Window) -> None:
+    def take_control(self, point: Point, taken: Taken) -> None:
         """Emit a window of the launch's last visit to its control, which no mean is made of."""
-        self._emit_window(point, window, control=True)
-        self._drift = drift([*self.windows[point.id], window])
+        self._events[point.id].append(taken.events)
+        self._emit_window(point, taken.window, control=True)
+        self._drift = drift([*self.windows[point.id], taken.window])
 
     def drifted(self, point: Point) -> None:
         """The launch has no other point: its own windows tell how far it has drifted."""
@@ -92,6 +107,7 @@ class Recorder:
         drifts: Mapping[str, float] | None = None,
     ) -> None:
         bench, windows = self._bench, tuple(self.windows[point.id])
+        lost = self._attach_events(point)
         metrics, undersampled = record_metrics(windows, len(bench.devices))
         record = Record(
             id=point.id,
@@ -121,11 +137,21 @@ class Recorder:
             checks=(
                 *self._checks,
                 *_window_checks(windows),
+                *lost,
                 *component_checks(self.environment.get("components", {}), windows),
             ),
             launch_command=bench.engine.launch_command(),
         )
         bench.emit("record", record.to_json())
+
+    def _attach_events(self, point: Point) -> list[Check]:
+        """Before the record, so that none is without; what could not be kept is a check failed."""
+        packed, lost = files(self._events[point.id])
+        for number, each in enumerate(packed):
+            suffix = f"{point.id}.{number}.events.jsonl.gz"
+            self._bench.attach(self._launch, suffix, "events", each, point)
+        detail = "too_large: the events of windows " + ", ".join(map(str, lost))
+        return [Check(name=EVENTS, ok=False, detail=detail)] if lost else []
 
     def _energy(self) -> Energy:
         meter = self._bench.meter

@@ -7,13 +7,12 @@ from typing import TypeVar
 
 from sweeper.engines import Event, Request
 from sweeper.meters import Reading
-from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.evidence import Glance
 from sweeper.trial.latency import Timeline
 from sweeper.trial.warmup import Batch, settled
-from sweeper.trial.windows import Edges, window
+from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
 _Done = TypeVar("_Done")
@@ -38,7 +37,7 @@ class SteadyWindows:
         self._needed = requests_per_window
         self._visited = False
 
-    def take(self, index: int) -> Window:
+    def take(self, index: int) -> Taken:
         """Fill the slots, warm up or settle, then one window.
 
         Raises:
@@ -65,7 +64,7 @@ class SteadyWindows:
             closing_, late, after = beside.done(self._close)
             ended_s = closing_.t_s if closing_ else self._bench.clock.now()
             _complete(events, timeline, ended_s)
-        return window(
+        made = window(
             index=index,
             convention="steady",
             edges=Edges(
@@ -82,6 +81,7 @@ class SteadyWindows:
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
         )
+        return Taken(window=made, events=timeline.log.line(index, requests))
 
     def _settle(self, events: Iterator[Event], timeline: Timeline, in_flight: int) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)

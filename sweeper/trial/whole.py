@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from sweeper.engines import Event, Request
-from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
 from sweeper.trial.warmup import Batch, settled
-from sweeper.trial.windows import Edges, window
+from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
 
@@ -28,7 +27,7 @@ class WholeWindows:
         self._needed = requests_per_window
         self._visited = False
 
-    def take(self, index: int) -> Window:
+    def take(self, index: int) -> Taken:
         """Warm up or settle, then one window.
 
         Raises:
@@ -55,7 +54,7 @@ class WholeWindows:
         if reason is None:
             closing, reason = self._bench.read()
         after = witness.closed(closing)
-        return window(
+        made = window(
             index=index,
             convention="whole",
             edges=Edges(
@@ -72,6 +71,7 @@ class WholeWindows:
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
         )
+        return Taken(window=made, events=timeline.log.line(index, requests))
 
     def _settle(self) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)

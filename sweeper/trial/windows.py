@@ -48,6 +48,14 @@ class Edges:
         return self.closing.t_s - self.opening.t_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A window, and the events that it was made from, packed (`trial/events.py`)."""
+
+    window: Window
+    events: bytes
+
+
 def window(
     *,
     index: int,
@@ -79,7 +87,7 @@ def window(
         end_s,
         streams=streams,
     ).plain()
-    readings = [_plain(each) for each in (edges.opening, edges.closing) if each is not None]
+    readings = [as_kept(each) for each in (edges.opening, edges.closing) if each is not None]
     return Window(
         index=index,
         convention=convention,
@@ -157,7 +165,8 @@ def _tokens(
     return prompt, generated + len(first)
 
 
-def _plain(reading: Reading) -> dict[str, object]:
+def as_kept(reading: Reading) -> dict[str, object]:
+    """A reading as the journal keeps it."""
     whole: dict[str, object] = {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
     return whole | ({"components": dict(reading.components)} if reading.components else {})
 
