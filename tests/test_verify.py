@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 
 from sweeper.__main__ import main
 from sweeper.answers.interval import mean_interval, t_quantile
+from sweeper.answers.stated import stated_in
+from sweeper.blocks import blocks
 from sweeper.plan import expand, plan
 from sweeper.results.journal import Journal
-from sweeper.spec import Axis, MeasureSpec, Settings, Study
+from sweeper.spec import Axis, FinalistsSpec, MeasureSpec, Settings, Study
 from sweeper.study import dump
-from sweeper.verify import ids, student
+from sweeper.verify import ids, student, verify
 from tests.studies import MEASURE, simulated
 from tests.verified import Kept, assert_verified, verified
 
@@ -99,6 +102,82 @@ def test_speculation_and_several_gpus_are_followed(tmp_path):
     engine = replace(made.settings.engine, speculative=speculative)
     made = replace(made, settings=replace(made.settings, engine=engine))
     assert_verified(Kept(made, tmp_path).measure())
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_blocks_and_what_they_save_are_made_again(tmp_path, count):
+    axes = tuple(
+        Axis(label=key, choices=tuple({key: value} for value in values))
+        for key, values in (("engine.tensor_parallel", (1, 2)), ("engine.graphs", (True, False)))
+    )
+    measure = replace(MEASURE, finalists=FinalistsSpec(count=9, blocks=count))
+    made = replace(study(measure=measure), axes=axes, baseline={"engine.tensor_parallel": 1})
+    kept = Kept(made, tmp_path)
+    kept.measure()
+    first = assert_verified(kept.folder).tally.compared["savings"]
+    kept.measure(blocks(made, expand(made)[0]))
+    report = assert_verified(kept.folder)
+    assert report.counts["verdicts"] == 4 * (1 + count)
+    # Two savings of two objectives have intervals now.
+    assert report.tally.compared["savings"] == 1 + 4 * 9 > first == 1 + 4 * 7
+    assert {budget.stage for budget in report.budgets} == {"final"}
+    assert all(isinstance(budget.parts["launch"], float) for budget in report.budgets)
+
+
+def an_interval(said):
+    result = said["results"][0]
+    result["metrics"]["latency_mean_s_ci95_low"] *= 0.99
+
+
+def a_front(said):
+    said["front"] = said["front"][1:]
+
+
+def a_best(said):
+    said["best"] = next(each["id"] for each in said["results"] if each["id"] != said["best"])
+
+
+def a_limit(said):
+    said["limits"][0]["bound"] /= 2
+
+
+def a_saving(said):
+    said["savings"][0]["changes"]["latency_mean_s"]["ratio"] -= 0.001
+
+
+def a_claim(said):
+    said["savings"][0]["changes"]["energy_per_output_token_j"]["significant"] = True
+
+
+def a_result(said):
+    said["results"].pop()
+
+
+ANSWERS = {
+    an_interval: r"latency_mean_s_ci95_low is .*, recomputed",
+    a_front: r"front is \[.*\], found \[",
+    a_best: r"best is '\w+', found '\w+'",
+    a_limit: r"limits is \[.*50\.0.*, found \[.*100\.0",
+    a_saving: r"latency_mean_s: ratio is .*, recomputed",
+    a_claim: r"significant is True, found None",
+    a_result: r"results is \['\w+ \(full\)'\], found \['\w+ \(full\)', ",
+}
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    made = study("static", replace(MEASURE, launches=2))
+    made = replace(made, limits={"latency_mean_s": 100.0}, baseline={"workload.batch_size": 1})
+    return Kept(made, tmp_path_factory.mktemp("answered")).measure()
+
+
+@pytest.mark.parametrize("change", ANSWERS, ids=lambda change: change.__name__)
+def test_an_answer_that_does_not_follow_is_found(answered, change):
+    assert_verified(answered)
+    said = stated_in(answered)
+    change(said[0])
+    found = [str(each) for each in verify(answered, lambda: said).tally.differences]
+    assert any(re.search(ANSWERS[change], each) for each in found), found
 
 
 def test_prefill_parted_from_decoding_is_made_again(tmp_path):

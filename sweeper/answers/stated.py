@@ -1,5 +1,6 @@
 """What the answers of a study state, as plain data, for who checks them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,13 @@ def _answer(answer: Answer) -> dict[str, Any]:
                 "undersampled": list(result.undersampled),
             }
             for result in group.results
+        ],
+        "savings": [
+            {
+                "id": saving.result.id,
+                "baseline": saving.baseline.id,
+                "changes": {metric: asdict(each) for metric, each in saving.changes.items()},
+            }
+            for saving in answer.savings
         ],
     }

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.verify import savings
 from sweeper.verify.ids import get
 from sweeper.verify.pooling import (
     NEEDS_METER,
@@ -62,6 +63,7 @@ def _answer(
             tally.numbers("numbers of results", place, told[name]["metrics"], result.metrics)
     shown = sorted(front(members, objectives))
     tally.equal("answers", where, "front", sorted(said["front"]), shown)
+    savings.check(members, said["savings"], study, tally)
     best = _best(members, objectives, limits, study)
     tally.equal("answers", where, "best", said["best"], best and best.id)
 

@@ -70,9 +70,8 @@ def asked_for(study: Mapping[str, Any]) -> set[str]:
     base = {name: study[name] for name in SECTIONS}
     accelerator = study["resources"]["accelerator"]
     found = set()
-    choices = [_choices(base, *axis) for axis in study["conditions"].items()]
-    choices += [_choices(base, *axis) for axis in study["axes"].items()]
-    for combination in itertools.product(*choices):
+    axes = [*study["conditions"].items(), *study["axes"].items()]
+    for combination in itertools.product(*(choices(base, *axis) for axis in axes)):
         settings = deepcopy(base)
         moved = {key: value for choice in combination for key, value in choice.items()}
         for key in sorted(moved, key=len):
@@ -82,9 +81,7 @@ def asked_for(study: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _choices(
-    base: Mapping[str, Any], label: str, written: Sequence[Any]
-) -> list[Mapping[str, Any]]:
+def choices(base: Mapping[str, Any], label: str, written: Sequence[Any]) -> list[Mapping[str, Any]]:
     """The choices of an axis, each as dotted keys: a label that is no key names several."""
     single = _is_key(base, label)
     return [{label: each} if single else each for each in written]

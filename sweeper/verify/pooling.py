@@ -152,12 +152,12 @@ def _by_meter(records: Sequence[Line]) -> list[list[Line]]:
 
 
 def _pool(records: Sequence[Line]) -> Pooled:
-    each = [_known(record) for record in records]
+    each = [known(record) for record in records]
     metrics: dict[str, float] = {}
-    for name in sorted({name for known in each for name in known}):
-        values = [known[name] for known in each if name in known]
+    for name in sorted({name for launch in each for name in launch}):
+        values = [launch[name] for launch in each if name in launch]
         if name.endswith(SPREAD):
-            if sum(name.removesuffix(SPREAD) in known for known in each) == 1:
+            if sum(name.removesuffix(SPREAD) in launch for launch in each) == 1:
                 metrics[name] = values[0]
             continue
         metrics[name] = math.fsum(values) / len(values)
@@ -171,7 +171,8 @@ def _pool(records: Sequence[Line]) -> Pooled:
     )
 
 
-def _known(record: Line) -> dict[str, float]:
+def known(record: Line) -> dict[str, float]:
+    """What a record gives to its result: energy only where it is valid."""
     invalid = record["status"] == "energy_invalid"
     return {
         name: value

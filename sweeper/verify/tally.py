@@ -70,11 +70,13 @@ class Tally:
         self.differ(where, f"{what} is {_short(said)}, recomputed {found:.12g}")
         return False
 
-    def close(self, kind: str, where: str, what: str, said: Any, found: float) -> None:
-        """Whether a number from a trace, which is kept rounded, is the one found; counted."""
+    def close(
+        self, kind: str, where: str, what: str, said: Any, found: float, within: float = ROUNDED
+    ) -> None:
+        """Whether a number is the one found, but for `within` of it or of 1; counted."""
         self.compared[kind] += 1
         known = isinstance(said, int | float) and not isinstance(said, bool)
-        if not known or not math.isclose(said, found, rel_tol=ROUNDED, abs_tol=ROUNDED):
+        if not known or not math.isclose(said, found, rel_tol=within, abs_tol=within):
             self.differ(where, f"{what} is {_short(said)}, recomputed {found:.9g}")
 
     def numbers(
