@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.verify import beside
+
 KINDS = ("ttft", "tpot", "itl", "latency")
 PERCENTS = (50, 90, 99)
 TAILS = frozenset(f"{kind}_p{percent}_s" for kind in KINDS for percent in PERCENTS)
@@ -33,7 +35,7 @@ DRIFTS = {
     "tpot_drift_ratio": "tpot_mean_s",
 }
 """The drift of a launch, and the metric of its control that each is of."""
-FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES, *DRIFTS})
+FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES, *DRIFTS, *beside.METRICS})
 """What follows from windows; a deviation of each but the tails does too."""
 
 
@@ -54,6 +56,7 @@ class Seen:
     input_tokens: int
     output_tokens: int
     samples: Mapping[str, Sequence[Any]]
+    readings: Sequence[Mapping[str, Any]] = ()
 
 
 def of_windows(windows: Sequence[Seen], gpus: int) -> dict[str, float]:
@@ -71,6 +74,7 @@ def of_windows(windows: Sequence[Seen], gpus: int) -> dict[str, float]:
     if metered:
         named = zip(ENERGY, shares, strict=True)
         found |= {name: joules / share for name, share in named if share > 0}
+        found |= beside.metrics([(w.joules or 0.0, w.output_tokens, w.readings) for w in metered])
     if lasted_s > 0:
         found["output_tokens_per_s"] = sum(each.output_tokens for each in windows) / lasted_s
         found["requests_per_s"] = sum(each.requests for each in windows) / lasted_s

@@ -34,6 +34,7 @@ def check(window: Line, seen: stream.Stream | None, record: Line, where: str, ta
         input_tokens=done.input_tokens,
         output_tokens=done.output_tokens,
         samples=done.samples,
+        readings=window["readings"],
     )
     metrics = of_windows([made], record["gpus"])
     tally.numbers("metrics of windows", where, window["metrics"], metrics)
