@@ -20,7 +20,7 @@ from sweeper.answers.stated import stated_in
 from sweeper.blocks import blocks
 from sweeper.plan import expand, plan
 from sweeper.results.journal import Journal
-from sweeper.spec import Axis, FinalistsSpec, MeasureSpec, Settings, Study
+from sweeper.spec import Axis, FinalistsSpec, MeasureSpec, ResourcesSpec, Settings, Study
 from sweeper.study import dump
 from sweeper.verify import ids, student, verify
 from tests.studies import MEASURE, simulated
@@ -190,6 +190,19 @@ def test_prefill_parted_from_decoding_is_made_again(tmp_path):
     damage(folder, lambda line: line["kind"] == "record", metrics={**metrics, **wrong})
     said = [str(each) for each in verified(folder).tally.differences]
     assert any("energy_decode_per_output_token_j is 1, recomputed" in line for line in said)
+
+
+def test_what_a_node_spends_beside_its_gpus_is_made_again(tmp_path):
+    made = replace(study("continuous"), resources=ResourcesSpec(exclusive_node=True))
+    folder = Kept(made, tmp_path).measure()
+    assert_verified(folder)
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    metrics = next(line["metrics"] for line in lines if line["kind"] == "record")
+    assert 0 < metrics["beside_energy_share"] < 1
+    wrong = {"cpu_energy_j": metrics["cpu_energy_j"] + 1}
+    damage(folder, lambda line: line["kind"] == "record", metrics={**metrics, **wrong})
+    said = [str(each) for each in verified(folder).tally.differences]
+    assert any("cpu_energy_j is" in line for line in said)
 
 
 def test_windows_without_energy_pass_with_their_reasons(tmp_path):

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.verify import beside
 from sweeper.verify.figures import ENERGY, IDLE, PHASES, SPREAD
 from sweeper.verify.sources import Line
 from sweeper.verify.student import interval
 
 STAGES = ("final", "full", "screen")
 LOW, HIGH = "_ci95_low", "_ci95_high"
-NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES, "energy_drift_ratio"})
+NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES, *beside.METRICS, "energy_drift_ratio"})
 
 
 @dataclass(frozen=True, kw_only=True)
