@@ -21,7 +21,7 @@ help:  ## the targets
 
 setup: $(STAMP)  ## .venv with the locked CPU environment and this project, editable
 
-$(STAMP): environments/cpu.txt pyproject.toml
+$(STAMP): environments/cpu.txt environments/amd.txt pyproject.toml
 	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
 	    f"setup needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,8 @@ $(STAMP): environments/cpu.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode \
 	    -r environments/cpu.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	# Apart from the rest: without ROCm it writes to standard output wherever it is imported.
+	$(BIN)/uv pip install --quiet --target .venv/opt/amdsmi --no-deps -r environments/amd.txt
 	touch $@
 
 quickstart: setup  ## a first study, on any machine

@@ -32,6 +32,9 @@ TESTS = {
     "sweeper/trial/windows.py": ["tests/test_windows.py"],
     "sweeper/results/record.py": ["tests/test_record.py"],
     "sweeper/answers/front.py": ["tests/test_front.py"],
+    "sweeper/answers/change.py": ["tests/test_change.py"],
+    "sweeper/answers/adjustment.py": ["tests/test_change.py"],
+    "sweeper/answers/discards.py": ["tests/test_discards.py"],
     "sweeper/results/journal.py": ["tests/test_journal.py", "tests/test_attachments.py"],
     "sweeper/results/contents.py": ["tests/test_contents.py"],
 }

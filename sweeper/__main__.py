@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -193,6 +194,23 @@ def report(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def verify(words: Sequence[str]) -> int:
+    """`python -m sweeper verify STUDY`: every number made again from raw readings and events."""
+    parser = _parser("verify STUDY [--json]")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or a study's folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_args(words)
+    from sweeper.answers.stated import stated_in
+    from sweeper.shelf import begun
+    from sweeper.verify import verify
+    from sweeper.verify.report import as_object, text
+
+    _, folder = begun(asked.study, ROOT)
+    found = verify(folder, partial(stated_in, folder))
+    print(json.dumps(as_object(found)) if asked.json else text(found))
+    return EXIT_OK if found.ok else EXIT_FAILED
+
+
 def doctor(words: Sequence[str]) -> int:
     """`python -m sweeper doctor`: what each node can measure and run, and what is missing."""
     parser = _parser("doctor [cluster.address=HOST:PORT] [--json]")
@@ -216,6 +234,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "show": show,
     "export": export,
     "report": report,
+    "verify": verify,
     "doctor": doctor,
 }
 
@@ -268,6 +287,11 @@ def _read_answers(words: Sequence[str], command: str) -> int:
         metavar="'METRIC<=X'",
         help="a further limit, in SI units",
     )
+    parser.add_argument(
+        "--with-discards",
+        action="store_true",
+        help="count windows whose energy was discarded, where their readings tell joules",
+    )
     asked = parser.parse_args(words)
     from sweeper.shelf import open_study
     from sweeper.terminal import answers_text
@@ -278,6 +302,7 @@ def _read_answers(words: Sequence[str], command: str) -> int:
         minimize=asked.minimize,
         where=asked.where,
         as_json=asked.json,
+        discarded=asked.with_discards,
     )
     print(text)
     return EXIT_NOTHING_MEETS if unmet and command == "best" else EXIT_OK

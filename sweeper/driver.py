@@ -7,9 +7,9 @@ The journal is written before anything else hears of an event, and the trial goe
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from sweeper.answers.page_cost import wall_s
 from sweeper.answers.page_figures import figures
 from sweeper.answers.summary import held_gpu_seconds, summary
 from sweeper.answers.table import headline, table
+from sweeper.blocks import left, promise
 from sweeper.cluster.attempts import next_attempt
 from sweeper.cluster.session import Session, connect
 from sweeper.cluster.tuning import infeasible, run
@@ -38,11 +39,12 @@ from sweeper.results.files import refuse_unwritable
 from sweeper.results.journal import Journal
 from sweeper.results.record import Key, Record
 from sweeper.results.tracking import Tracking, check
-from sweeper.search import Circumstances, search_for
+from sweeper.search import Circumstances, Search, search_for
 from sweeper.search.announced import Announced, budget_words
 from sweeper.search.budget import Elapsed
+from sweeper.search.finals import Finals, chosen_blocks
 from sweeper.shelf import of_study
-from sweeper.spec import Study
+from sweeper.spec import Point, Study, Trial
 from sweeper.study import dump, unavailable
 from sweeper.trial.bench import utc_now
 from sweeper.trial.environment import changes, fingerprint
@@ -128,8 +130,7 @@ def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
             stop.listen()
             before = journal.contents if journal is not None else Contents()
             again = taken_back(of_study(before, study), session.environment(), folder, options)
-            kept = before.accepted().keys() - {record.key for record in again}
-            refuse_impossible(plan(study, done=kept), session)
+            refuse_impossible(to_do(study, before, again), session)
             if journal is None:
                 journal = opened.enter_context(Journal.open(folder, dump(study)))
             tracking = opened.enter_context(
@@ -168,6 +169,18 @@ def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
         interrupted=stop.is_set(),
         course=rehearsal,
     )
+
+
+def to_do(study: Study, before: Contents, again: Sequence[Record]) -> Plan:
+    """What is left of a study, as far as it is known: when all else is done, its blocks."""
+    lost = {record.key for record in again}
+    own = of_study(before, study).accepted()
+    accepted = {key: record for key, record in own.items() if key not in lost}
+    todo = plan(study, done=accepted.keys())
+    if todo.trials:
+        return todo
+    screened = Contents(records=tuple(accepted.values()))
+    return replace(todo, trials=left(chosen_blocks(study, screened), accepted))
 
 
 def refuse_impossible(todo: Plan, session: Session) -> None:
@@ -253,14 +266,11 @@ def measure(
     search = search_for(study, around)
     todo = plan(study, done=done, devices=session.devices, cost=cost)
     chosen = study.search.kind != "grid"
-    budget = budget_words(study.search.budget)
     progress = Progress(study, todo, own, folder, view, chosen=chosen)
-    if chosen:
-        say = partial(progress.planned, budget=budget)
-        say((), more=True)
-        search = Announced(search, lambda trials, more: say(trials, more=more))
+    if chosen or isinstance(search, Finals):
+        search = announced(search, study, progress, todo.points)
     with progress:
-        keeper = Keeper(study, journal, progress, search)
+        keeper = Keeper(study, journal, progress, search, own.accepted().values())
         run(
             search,
             study=study,
@@ -269,6 +279,29 @@ def measure(
             stop=stop.is_set,
             first_attempt=lambda trial: next_attempt(trial, before),
         )
+
+
+def announced(
+    search: Search, study: Study, progress: Progress, points: Sequence[Point]
+) -> Announced:
+    """A search that tells the progress what it asks for and may yet ask for.
+
+    What a grid asks for the progress knows, but for the blocks that follow it.
+    """
+    grid = study.search.kind == "grid"
+    budget = budget_words(study.search.budget)
+    blocks = promise(study, points)
+
+    def say(asked: Sequence[Trial]) -> None:
+        told, then, more = asked, None, not search.finished
+        if isinstance(search, Finals):
+            then, more = None if search.chosen else blocks, search.searching
+        if grid:
+            told, more = [trial for trial in asked if trial.block], False
+        progress.planned(told, more=more, budget=None if grid else budget, then=then)
+
+    say(())
+    return Announced(search, say)
 
 
 def publish(

@@ -4,11 +4,14 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sweeper.answers.table import brief
+from sweeper.blocks import comparisons, promise
 from sweeper.forecast import Forecast, forecast, parse_pool
 from sweeper.plan import Plan, by_configuration, plan
+from sweeper.search.announced import budget_words
 from sweeper.spec import Point, Study
 from sweeper.study import unavailable
 
@@ -27,7 +30,7 @@ def dry_run(study: Study, pool: str, *, as_json: bool) -> str:
     whole = expected.plan if expected else plan(study)
     if as_json:
         return json.dumps(_object(study, pool, whole, expected))
-    return "\n".join([*_plan_lines(study, whole), *_pool_lines(pool, expected)])
+    return "\n".join([*_plan_lines(study, whole), *_pool_lines(study, pool, expected)])
 
 
 def _object(study: Study, pool: str, whole: Plan, expected: Forecast | None) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def _object(study: Study, pool: str, whole: Plan, expected: Forecast | None) -> 
         "excluded": whole.excluded,
         "launches": len(whole.launches),
         "trials": len(whole.trials),
+        "blocks": len(comparisons(whole.points)) * study.settings.measure.finalists.blocks,
         "unavailable": unavailable(study),
     }
     if expected is not None:
@@ -47,6 +51,7 @@ def _object(study: Study, pool: str, whole: Plan, expected: Forecast | None) -> 
             "gpu_seconds": expected.gpu_seconds,
             "energy_j": expected.energy_j,
             "makespan_s": expected.makespan_s,
+            "blocks": expected.blocks and asdict(expected.blocks),
         }
     return found
 
@@ -61,6 +66,8 @@ def _plan_lines(study: Study, whole: Plan) -> list[str]:
         f"{study.name}: {_many(points, 'point')} in {_many(launches, 'launch', 'launches')}",
         f"  trials      {by_width}",
     ]
+    if (then := promise(study, whole.points)) is not None:
+        lines += _wrapped("  and         ", f"{then}, chosen when the rest is measured")
     if whole.excluded:
         lines.append(f"  excluded    {_many(whole.excluded, 'combination')}")
     for fault in unavailable(study):
@@ -68,7 +75,7 @@ def _plan_lines(study: Study, whole: Plan) -> list[str]:
     return lines
 
 
-def _pool_lines(pool: str, expected: Forecast | None) -> list[str]:
+def _pool_lines(study: Study, pool: str, expected: Forecast | None) -> list[str]:
     if expected is None:
         return ["  add a pool for fit, time and energy, such as --dry-run 1x8:H100"]
     found = list(_unfit(expected))
@@ -81,7 +88,23 @@ def _pool_lines(pool: str, expected: Forecast | None) -> list[str]:
         f"    time      {duration(expected.makespan_s)}",
         f"    GPUs      {expected.gpu_seconds / 3600:.2f} GPU-hours",
         f"    energy    {expected.energy_j / 3.6e6:.2f} kWh ({expected.energy_j:.3g} J)",
+        *_blocks_lines(study, expected),
     ]
+
+
+def _blocks_lines(study: Study, expected: Forecast) -> list[str]:
+    """What of it the blocks take, which no budget of a search holds back."""
+    part = expected.blocks
+    if part is None:
+        return []
+    said = (
+        f"{_many(part.trials, 'block')}: {duration(part.makespan_s)}, "
+        f"{part.gpu_seconds / 3600:.2f} GPU-hours, {part.energy_j / 3.6e6:.2f} kWh of these, if "
+        "the finalists are those that the roofline expects"
+    )
+    if budget_words(study.search.budget) is not None:
+        said += "; not part of the search's budget"
+    return _wrapped("    blocks    ", said)
 
 
 def _unfit(expected: Forecast) -> Iterator[list[str]]:

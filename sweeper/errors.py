@@ -14,7 +14,10 @@ SweeperError
 from collections.abc import Iterable
 
 EXIT_OK, EXIT_FAILED, EXIT_WRONG, EXIT_NOTHING_MEETS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-"""Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C."""
+"""Every point has a verdict; machinery failed; bad input; no result meets the limits; Ctrl-C.
+
+Of `doctor` and `verify`: all is well; something is missing, or a number differs; bad input.
+"""
 
 
 class SweeperError(Exception):

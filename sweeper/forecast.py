@@ -3,7 +3,6 @@
 Everything here is the roofline's expectation and says so; nothing of it enters a record.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +12,18 @@ from sweeper.cluster.pool import Node, Request
 from sweeper.cluster.replay import makespan_s
 from sweeper.engines.simulated_options import stood_for
 from sweeper.errors import StudyError
+from sweeper.expected_finals import expected_blocks
 from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
 from sweeper.plan import NOMINAL_LOAD_S as UNKNOWN_LOAD_S
-from sweeper.plan import Cost, Plan, min_requests, nominal_point_s, plan
-from sweeper.roofline import load_seconds, memory, point_energy_j, point_seconds
+from sweeper.plan import Cost, Plan, expected_s, min_requests, nominal_point_s, plan
+from sweeper.roofline import estimate, load_seconds, memory, point_energy_j, point_seconds
 from sweeper.shapes import Shape, shape_of_model
 from sweeper.spec import Point, Settings, Sizes, Study, Trial
 from sweeper.speculation import draft_shape
 
+MANY_CPUS = 1e6
+"""More than anybody asks for: a pool says nothing of processors."""
 _NODES = re.compile(r"(\d+)x(\d+):([\w .-]+)")
 
 
@@ -38,12 +40,24 @@ class Forecast:
     """What a study comes to on a pool; seconds, joules and fits are expectations.
 
     `unfit` says of each point that cannot run there why; `wide` of each trial that no node holds.
+    `blocks` is what the blocks of its finalists take of the whole, and is `None` without any.
     """
 
     plan: Plan
     nodes: tuple[PoolNode, ...]
     unfit: dict[str, str]
     wide: dict[str, str]
+    gpu_seconds: float
+    energy_j: float
+    makespan_s: float
+    blocks: "Part | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What trials come to that begin together."""
+
+    trials: int
     gpu_seconds: float
     energy_j: float
     makespan_s: float
@@ -118,12 +132,42 @@ def forecast(study: Study, nodes: Sequence[PoolNode]) -> Forecast:
         for trial in whole.trials
         if trial.id not in wide and (fitting := _without(trial, unfit, cost)) is not None
     ]
+    fitting_points = [
+        point
+        for point in whole.points
+        if point.id not in unfit and point.settings.engine.gpus <= widest
+    ]
+    first = _part(trials, card, nodes, study)
+    final = _blocks(study, fitting_points, card, cost)
+    then = _part(final, card, nodes, study)
     return Forecast(
         plan=whole,
         nodes=tuple(nodes),
         unfit=unfit,
         wide=wide,
-        gpu_seconds=sum(trial.gpus * trial.expected_s for trial in trials),
+        gpu_seconds=first.gpu_seconds + then.gpu_seconds,
+        energy_j=first.energy_j + then.energy_j,
+        # Blocks begin when all else is measured.
+        makespan_s=first.makespan_s + then.makespan_s,
+        blocks=then if final else None,
+    )
+
+
+def _blocks(study: Study, points: Sequence[Point], card: Gpu, cost: Cost) -> tuple[Trial, ...]:
+    if not study.settings.measure.finalists.blocks:
+        return ()
+    estimates = {}
+    for point in points:
+        settings = stood_for(point.settings)
+        if (shape := _shape(settings)) is not None:
+            estimates[point.id] = estimate(settings, shape, card)
+    return expected_blocks(study, points, estimates, cost)
+
+
+def _part(trials: Sequence[Trial], card: Gpu, nodes: Sequence[PoolNode], study: Study) -> Part:
+    return Part(
+        trials=len(trials),
+        gpu_seconds=sum(_held(trial, nodes, study) * trial.expected_s for trial in trials),
         energy_j=sum(_trial_energy_j(trial, card) for trial in trials),
         makespan_s=_makespan_s(trials, nodes, study),
     )
@@ -137,11 +181,18 @@ def pool_nodes(nodes: Sequence[PoolNode]) -> tuple[Node, ...]:
             host=f"node-{number}",
             devices=tuple(str(index) for index in range(node.gpus)),
             gpus=node.gpus,
-            cpus=math.inf,
+            cpus=MANY_CPUS,
             gpu_type=node.gpu.name,
         )
         for number, node in enumerate(nodes)
     )
+
+
+def _held(trial: Trial, nodes: Sequence[PoolNode], study: Study) -> int:
+    """The GPUs of a trial's lease: those of the smallest node that does, where it takes all."""
+    if not study.resources.exclusive_node:
+        return trial.gpus
+    return min(node.gpus for node in nodes if node.gpus >= trial.gpus)
 
 
 def _makespan_s(trials: Sequence[Trial], nodes: Sequence[PoolNode], study: Study) -> float:
@@ -212,12 +263,7 @@ def _without(trial: Trial, unfit: dict[str, str], cost: Cost) -> Trial | None:
     )
     if not launches:
         return None
-    seconds = sum(
-        cost.load_s(launch.points[0].settings)
-        + sum(cost.point_s(point.settings) for point in launch.points)
-        for launch in launches
-    )
-    return replace(trial, launches=launches, expected_s=seconds)
+    return replace(trial, launches=launches, expected_s=expected_s(launches, cost))
 
 
 def _trial_energy_j(trial: Trial, card: Gpu) -> float:

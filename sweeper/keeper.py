@@ -1,9 +1,10 @@
 """What trials tell goes into the journal first, then to the search and the progress."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sweeper.cluster.attempts import keys
 from sweeper.progress.progress import Progress
 from sweeper.results.attachments import OF
 from sweeper.results.journal import Journal
@@ -18,11 +19,20 @@ JOURNALLED = frozenset({"trial", "window", "record", "death", "ended"})
 class Keeper:
     """Takes the events of all trials, one at a time."""
 
-    def __init__(self, study: Study, journal: Journal, progress: Progress, search: Search) -> None:
+    def __init__(
+        self,
+        study: Study,
+        journal: Journal,
+        progress: Progress,
+        search: Search,
+        accepted: Iterable[Record] = (),
+    ) -> None:
+        """`accepted` are the verdicts of earlier sittings that count."""
         self._study = study
         self._journal = journal
         self._progress = progress
         self._search = search
+        self._compared = {each.key: each.attempt for each in accepted if each.stage == "final"}
 
     def take(self, trial: Trial, event: Mapping[str, Any]) -> None:
         """Keep one event; when this returns it is on the disk.
@@ -41,6 +51,8 @@ class Keeper:
             of |= {name: fields[name] for name in OF if name in fields}
             self._journal.attach(fields["name"], data, role=fields["role"], of=of)
         elif kind in JOURNALLED:
+            if kind == "trial" and trial.block:
+                self._take_back(trial)
             self._journal.append(kind, {**of, **fields})
         if kind == "record":
             self._conclude(Record.from_json(fields))
@@ -49,7 +61,15 @@ class Keeper:
             self._search.ended(trial, fields)
         self._progress.event(trial, event)
 
+    def _take_back(self, block: Trial) -> None:
+        """A block is measured again as a whole: what an earlier lease came to no longer counts."""
+        for key in keys(block):
+            if (attempt := self._compared.pop(key, None)) is not None:
+                self._journal.supersede(key, attempt)
+
     def _conclude(self, record: Record) -> None:
+        if record.stage == "final" and record.accepted:
+            self._compared[record.key] = record.attempt
         self._search.tell(record)
         self._progress.record(record)
 

@@ -58,11 +58,13 @@ python -m sweeper STUDY.yaml [key=value ...]   run a study, or go on where it st
     --json                                     the summary as one JSON object on standard output
 python -m sweeper front STUDY... [--json] [--minimize METRIC]... [--where 'METRIC<=X']...
 python -m sweeper best  STUDY    [--json] [--minimize METRIC] [--where 'METRIC<=X']...
+    --with-discards                            both: count windows whose energy was discarded
 python -m sweeper status STUDY [--json]        a study in progress, seen from another terminal
 python -m sweeper show  STUDY ID               one point's receipt: timeline, checks, numbers
 python -m sweeper export STUDY --to x.csv|.parquet
                                                the results as a table
 python -m sweeper report STUDY                 one HTML page: plots, savings, tables, methods
+python -m sweeper verify STUDY [--json]        every number recomputed from readings and events
 python -m sweeper doctor                       what each node can measure, and what is missing
 
 STUDY is the YAML file or its folder, mlruns/studies/NAME/

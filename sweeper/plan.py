@@ -13,7 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sweeper.errors import StudyError
@@ -174,18 +174,6 @@ def largest_first(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     return tuple(sorted(trials, key=lambda trial: -trial.gpus * trial.expected_s))
 
 
-def remaining(trial: Trial, done: Collection[str], attempt: int, cost: Cost = NOMINAL) -> Trial:
-    """The same trial for another attempt, without the points in `done`."""
-    launches = tuple(
-        replace(launch, points=left)
-        for launch in trial.launches
-        if (left := tuple(point for point in launch.points if point.id not in done))
-    )
-    return replace(
-        trial, launches=launches, attempt=attempt, expected_s=_expected_s(launches, cost)
-    )
-
-
 def min_requests(study: Study) -> int:
     """Requests a point needs so that no percentile the study asks for is undersampled.
 
@@ -214,6 +202,9 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
         "accelerator": accelerator,
     }
     measured = {**whole, "accelerator": accelerator}
+    if settings.replay is None:
+        # A key of one meter is no part of what others measure.
+        measured.pop("replay")
     measured["measure"] = {
         key: value
         for key, value in whole["measure"].items()
@@ -248,16 +239,21 @@ def trial_of(
         id=identity,
         gpus=points[0].settings.engine.gpus,
         launches=(launch,),
-        expected_s=_expected_s((launch,), cost),
+        expected_s=expected_s((launch,), cost),
     )
 
 
-def _expected_s(launches: Iterable[Launch], cost: Cost) -> float:
-    return sum(
-        cost.load_s(launch.points[0].settings)
-        + sum(cost.point_s(point.settings) for point in launch.points)
-        for launch in launches
-    )
+def expected_s(launches: Iterable[Launch], cost: Cost) -> float:
+    """How long a lease is held for launches, one after the other."""
+    return sum(launch_s(launch.points, cost) for launch in launches)
+
+
+def launch_s(points: Sequence[Point], cost: Cost) -> float:
+    """How long a launch takes: loading, its points, and a window of its control at the end."""
+    work_s = math.fsum(cost.point_s(point.settings) for point in points)
+    windows = len(points) * points[0].settings.measure.repeats
+    control_s = work_s / windows if len(points) > 1 else 0.0
+    return cost.load_s(points[0].settings) + work_s + control_s
 
 
 def _limit_s(area: float, devices: int | None, gpus: int) -> float | None:

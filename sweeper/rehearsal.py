@@ -15,6 +15,7 @@ from sweeper.cluster.replay import makespan_s
 from sweeper.errors import StudyError
 from sweeper.forecast import PoolNode, eligible, pool_nodes, pool_text
 from sweeper.results.contents import Contents
+from sweeper.schema import overlap
 from sweeper.shapes import shape_of_model
 from sweeper.spec import Axis, Settings, Study, Values
 from sweeper.study import REHEARSAL, looks
@@ -75,9 +76,17 @@ def course(study: Study, contents: Contents, pool: Sequence[PoolNode]) -> Course
         for name in lengths_s
     ]
     joules = [line.get("energy_j") for line in leases]
+    compared = {record.trial_id for record in contents.records if record.stage == "final"}
+    blocks = {_lease(line) for line in leases if line["trial_id"] in compared}
+    # Blocks begin when all else is measured.
+    stages = (
+        [request for request in requests if request.id not in blocks],
+        [request for request in requests if request.id in blocks],
+    )
+    most = study.resources.max_gpus
     return Course(
         pool=pool_text(pool),
-        makespan_s=makespan_s(requests, lengths_s, pool_nodes(pool), study.resources.max_gpus),
+        makespan_s=sum(makespan_s(each, lengths_s, pool_nodes(pool), most) for each in stages),
         gpu_seconds=math.fsum(line["gpu_seconds"] for line in leases),
         energy_j=math.fsum(each for each in joules if each is not None),
         unmetered=joules.count(None),
@@ -105,7 +114,7 @@ class _Stage:
                 simulates=_stands_for(engine.kind),
                 options=_native(engine.options),
             )
-        return replace(settings, engine=engine, meter="simulated")
+        return replace(settings, engine=engine, meter="simulated", replay=None)
 
     def axes(self, axes: Iterable[Axis]) -> tuple[Axis, ...]:
         staged = [
@@ -117,7 +126,7 @@ class _Stage:
     def values(self, values: Values) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in values.items():
-            if key == "meter":
+            if key == "meter" or overlap(key, "replay"):
                 continue
             if key == "engine.kind" and not self._as_it_is:
                 found["engine.simulates"] = _stands_for(value)

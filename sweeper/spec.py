@@ -129,7 +129,10 @@ class MeasureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides what one point is: the part of a study that axes may move."""
+    """Everything that decides what one point is: the part of a study that axes may move.
+
+    `replay` says which log a `meter: replay` reads.
+    """
 
     model: ModelSpec = field(default_factory=ModelSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -137,6 +140,7 @@ class Settings:
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     measure: MeasureSpec = field(default_factory=MeasureSpec)
     meter: MeterKind = "auto"
+    replay: Mapping[str, Any] | None = None
 
     @property
     def convention(self) -> Convention:
@@ -291,13 +295,18 @@ class Launch:
     min_requests: int = 1
     seed: int = 0
 
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs that it runs on; its trial may hold more."""
+        return self.points[0].settings.engine.gpus
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One lease of `gpus` whole GPUs of one node for its launches, in order.
 
-    One launch makes an ordinary trial; several, a block. `expected_s` is the roofline's estimate
-    of how long the lease is held and only ever orders trials.
+    A launch holds the first of these GPUs that it needs. `expected_s` is the roofline's estimate of
+    how long the lease is held and only ever orders trials.
     """
 
     id: str
@@ -305,3 +314,8 @@ class Trial:
     launches: tuple[Launch, ...]
     expected_s: float
     attempt: int = 0
+
+    @property
+    def block(self) -> bool:
+        """Whether its launches are compared: they count together, from one lease, or not at all."""
+        return any(launch.stage == "final" for launch in self.launches)

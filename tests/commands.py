@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from sweeper.results.contents import FILE, Contents, read
 from sweeper.trial.guardian import VARIABLE, processes
+from tests.verified import assert_verified
 
 ROOT = Path(__file__).parents[1]
 MARK = "SWEEPER_TEST_MARK"
@@ -57,11 +58,14 @@ class Command:
         return read(self.journal_path) if self.journal_path.exists() else Contents()
 
     def wait(self, limit_s: float = 200.0) -> int:
-        """Its exit status; it is killed when it takes longer."""
+        """Its exit status; it is killed when it takes longer. All that it kept is verified."""
         try:
-            return self.process.wait(limit_s)
+            status = self.process.wait(limit_s)
         finally:
             self.kill()
+        for journal in self.study.parent.glob(f"mlruns/studies/*/{FILE}"):
+            assert_verified(journal.parent)
+        return status
 
     def reaches(self, condition: Callable[[Contents], bool], limit_s: float = 150.0) -> bool:
         """Wait until the journal is so; false when the command ended before."""

@@ -152,8 +152,8 @@ class World:
                 continue
             if self.search.finished or len(self._waiting) >= self.free:
                 break
-            asked = self.search.ask(self.free)
-            assert asked or self._running, "nothing is under way, so it must ask for something"
+            asked = self.search.ask(self.free, len(self._waiting) + len(self._running))
+            assert asked or self._running or self.search.finished, "nothing is under way"
             if not asked:
                 break
             self.asked += asked

@@ -70,10 +70,18 @@ def node(host: str = "node-1", width: int = 0, **changed: Any) -> dict[str, Any]
         },
         "nvml": {"works": True, "driver": "580.95.05"},
         "gpus": [gpu(index) for index in range(width)],
-        "rapl": [{"zone": "intel-rapl:0", "name": "package-0", "readable": True}],
+        "amd": {"present": False} | refused("amdsmi_missing"),
+        "rapl": [rapl_zone("package-0")],
         "estimate": None if width else {"works": True, "cpu_model": "AMD EPYC 9654"},
         "engines": {"vllm": engine | {"needs_gpu": bool(width)}, "transformers": engine},
     } | changed
+
+
+def rapl_zone(name: str, counted: bool = True, readable: bool = True) -> dict[str, Any]:
+    zone = {"zone": "intel-rapl:0", "name": f"cpu {name}", "counted": counted}
+    return zone | (
+        {"readable": True} if readable else {"readable": False, "reason": "no_permission"}
+    )
 
 
 def silent(host: str = "node-9") -> dict[str, Any]:

@@ -26,14 +26,21 @@ def make_window(
     devices: Sequence[str] = ("GPU-0",),
     convention: str = "steady",
     gpus: int = 1,
+    components: Mapping[str, Mapping[str, float] | str] | None = None,
     phase: Phase = "all",
 ) -> Window:
+    """`components` are joules of each one's devices, or the reason why the second edge has none."""
     kept = dict(samples) if samples is not None else {"latency_s": list(latency_s)}
     share = 0.0 if energy_j is None else energy_j / len(devices)
     readings = [
         {"t_s": started_s, "energy_j": dict.fromkeys(devices, 5000.0)},
         {"t_s": started_s + duration_s, "energy_j": dict.fromkeys(devices, 5000.0 + share)},
     ]
+    if components:
+        sides = [components_at(started_s + at_s, components) for at_s in (0.0, duration_s)]
+        for reading, side in zip(readings, sides, strict=True):
+            reading["components"] = side
+    readings = readings if energy_j is not None else readings[:1]
     return Window(
         index=index,
         convention=convention,
@@ -46,7 +53,7 @@ def make_window(
         output_tokens=output_tokens,
         energy_j=energy_j,
         reasons=tuple(reasons or (("window_too_short: test",) if energy_j is None else ())),
-        readings=readings if energy_j is not None else readings[:1],
+        readings=readings,
         samples=kept,
         metrics=window_metrics(
             duration_s=duration_s,
@@ -56,8 +63,24 @@ def make_window(
             output_tokens=output_tokens,
             samples=kept,
             gpus=gpus,
+            readings=readings,
         ),
     )
+
+
+def components_at(
+    t_s: float, components: Mapping[str, Mapping[str, float] | str]
+) -> dict[str, dict[str, Any]]:
+    """Components of constant power since the moment 100, as a reading carries them."""
+    return {
+        name: {"reason": spent}
+        if isinstance(spent, str)
+        else {
+            "t_s": t_s + 0.001,
+            "energy_j": {device: 7e4 + joules * (t_s > 100.0) for device, joules in spent.items()},
+        }
+        for name, spent in components.items()
+    }
 
 
 def make_record(

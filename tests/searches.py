@@ -19,7 +19,7 @@ class Listed:
     def finished(self) -> bool:
         return not self.left
 
-    def ask(self, idle: int) -> Sequence[Trial]:
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
         asked, self.left = self.left, []
         return asked
 

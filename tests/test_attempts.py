@@ -13,6 +13,7 @@ from sweeper.cluster.attempts import (
     TRIAL_DEATHS,
     Course,
     Death,
+    begun,
     died,
     keys,
     recorded,
@@ -77,7 +78,7 @@ def test_a_point_in_progress_at_two_deaths_is_failed_alone() -> None:
     assert left(course) == [("b", 0, "full")]
 
 
-def test_three_deaths_without_a_point_fail_the_whole_trial() -> None:
+def test_three_deaths_between_launches_fail_the_whole_trial() -> None:
     course = Course(trial=trial("t", ["a", "b"], ["a"]))
     course = recorded(course, accepted(("b", 0, "full")))
     for count in range(TRIAL_DEATHS):
@@ -194,7 +195,8 @@ def test_every_point_gets_one_verdict(
         bad = {key for key in keys(one) if key[0] in deadly or one.id in doomed}
         assert set(given_up) == bad
         deaths = sum(event["kind"] == "death" for event in told)
-        assert deaths == (TRIAL_DEATHS if one.id in doomed else POINT_DEATHS * len(bad))
+        of_launches = TRIAL_DEATHS * len(one.launches)
+        assert deaths == (of_launches if one.id in doomed else POINT_DEATHS * len(bad))
 
 
 def test_a_retry_goes_to_another_node() -> None:
@@ -266,3 +268,89 @@ def test_nodes_that_differ_are_named() -> None:
     seen = [row("a", torch="2.13.0"), row("b", torch="2.14.0"), row("c", mlflow="3.17.2")]
     assert differences(seen) == ["torch: 2.13.0 on a; 2.14.0 on b; missing on c"]
     assert differences(seen[:1]) == []
+
+
+def block(name: str, *launches: Sequence[str]) -> Trial:
+    """A trial whose launches, one of each configuration, are compared."""
+    return Trial(
+        id=name,
+        gpus=1,
+        launches=tuple(
+            Launch(
+                number=0,
+                stage="final",
+                sizes=SIZES,
+                points=tuple(replace(point(each), configuration=points[0]) for each in points),
+            )
+            for points in launches
+        ),
+        expected_s=100.0,
+    )
+
+
+def test_a_block_whose_lease_died_is_measured_again_as_a_whole() -> None:
+    course = begun(Course(trial=block("t", ["a"], ["b"])))
+    course = recorded(course, accepted(("a", 0, "final")))
+    course = died(course, Death(node_id="n", reason="x", point=("b", 0, "final")))
+    rest = remaining(course)
+    assert rest is not None
+    assert (keys(rest), rest.attempt) == ([("a", 0, "final"), ("b", 0, "final")], 1)
+    course = begun(course)
+    for name in "ab":
+        course = recorded(course, accepted((name, 0, "final")))
+    assert remaining(course) is None
+
+
+def test_a_launch_that_never_loads_leaves_the_rest_of_its_block_compared() -> None:
+    course = Course(trial=block("t", ["a"], ["b", "c"], ["d"]))
+    for _ in range(TRIAL_DEATHS):
+        course = recorded(begun(course), accepted(("a", 0, "final")))
+        course = died(course, Death(node_id="n", reason="x", launch=("b", 0)))
+    assert course.given_up == {("b", 0, "final"), ("c", 0, "final")}
+    assert left(course) == [("a", 0, "final"), ("d", 0, "final")], "a again, beside d"
+
+
+def test_a_launch_that_kills_its_lease_when_it_is_done_is_given_up_with_its_records() -> None:
+    world = World([block("t", ["a"], ["b"])], set(), set())
+    for _ in range(TRIAL_DEATHS):
+        lease = world.dispatcher.next()
+        assert lease is not None
+        world.dispatcher.hear(lease.id, [accepted(("a", 0, "final"))])
+        world.dispatcher.close(lease.id, "the driver of the GPU is gone")
+    assert "given_up" not in [event["kind"] for _, event in world.events], "it has a record"
+    world.run()
+    assert world.events[-2][1]["id"] == "b"
+
+
+@given(
+    st.lists(st.lists(names, min_size=1, unique=True), min_size=1, max_size=4),
+    st.sets(names),
+    st.integers(0, 3),
+)
+def test_what_stands_of_a_block_is_of_one_lease(
+    shape: list[list[str]], deadly: set[str], losses: int
+) -> None:
+    unique = [[f"{place}{name}" for name in points] for place, points in enumerate(shape)]
+    one = block("t", *unique)
+    bad = {key for key in keys(one) if key[0][1:] in deadly}
+    world = World([one], {key[0] for key in bad}, set())
+    for _ in range(losses):
+        # The node is lost when the last launch begins.
+        lease = world.dispatcher.next()
+        if lease is None:
+            break
+        for launch in lease.trial.launches[:-1]:
+            done = [accepted((p.id, 0, "final")) for p in launch.points]
+            world.dispatcher.hear(lease.id, [*done, {"kind": "launched"}])
+        world.dispatcher.close(lease.id, "the node is gone")
+    world.run()
+    standing: dict[Key, int] = {}
+    for of, event in world.events:
+        if event["kind"] == "record":
+            standing[event["id"], event["launch"], event["stage"]] = of.attempt
+    given_up = {
+        key for of, event in world.events if event["kind"] == "given_up" for key in keys(of)
+    }
+    assert standing.keys() | given_up == set(keys(one))
+    measured = {key: standing[key] for key in keys(one) if key not in bad | given_up}
+    assert len(set(measured.values())) <= 1, "the others are all of the last lease"

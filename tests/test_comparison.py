@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.meters.comparison import Comparison, integral
+from sweeper.meters.comparison import Comparison
 from sweeper.meters.counter import Tick, period_s
+from sweeper.meters.integral import integral
 
 
 @pytest.mark.long

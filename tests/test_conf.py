@@ -7,18 +7,22 @@ import pytest
 
 from sweeper.answers.best import answers
 from sweeper.answers.savings import savings
+from sweeper.answers.table import table
+from sweeper.blocks import whole
 from sweeper.feasibility import impossible
 from sweeper.forecast import cost_on, parse_pool
 from sweeper.gpu_data import gpu
 from sweeper.plan import Plan, min_requests, plan
 from sweeper.rehearsal import rehearsed
+from sweeper.results.components import COMPONENTS
+from sweeper.results.contents import Contents
 from sweeper.results.record import Record
 from sweeper.shapes import shape_of_model
-from sweeper.spec import Settings, Study, Trial
+from sweeper.spec import FinalistsSpec, Settings, Study, Trial
 from sweeper.speculation import draft_shape
 from sweeper.study import dump, load, unavailable
-from sweeper.trial.lease import Lease
 from tests.contract_search import World
+from tests.verified import Kept, assert_verified
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -101,6 +105,7 @@ def test_the_energy_search_has_more_to_try_than_it_may():
     study = load(CONF / "energy_search.yaml")
     assert unavailable(study) == []
     assert (study.search.kind, study.search.budget.launches) == ("optuna", 40)
+    assert study.settings.measure.finalists == FinalistsSpec(count=3, blocks=6)
     assert study.limits == {"tpot_p99_s": 0.05}
     whole = plan(study)
     assert (len(whole.points), len(whole.trials)) == (336, 48)
@@ -109,26 +114,33 @@ def test_the_energy_search_has_more_to_try_than_it_may():
         assert impossible(settings, shape_of_model(settings.model), launch.sizes) is None
 
 
+def test_the_components_are_asked_of_whole_nodes_for_each_workload():
+    study = load(CONF / "components.yaml")
+    assert unavailable(study) == []
+    assert study.resources.exclusive_node
+    whole = plan(study)
+    assert (len(whole.points), len(whole.trials)) == (18, 2)
+    assert len({tuple(point.condition.values()) for point in whole.points}) == 3
+
+
 def settings_of(whole: Plan) -> list[Settings]:
     return [point.settings for point in whole.points]
 
 
 class Rehearsed(World):
-    """Runs each trial as a lease does, in virtual time."""
+    """Runs each trial as a lease does, in virtual time, and keeps what it tells."""
 
-    def __init__(self, study: Study, scratch: Path) -> None:
+    def __init__(self, study: Study, root: Path) -> None:
         super().__init__(study, devices=8, cost=cost_on(gpu("H100"), min_requests(study)))
-        self.study = study
-        self.scratch = scratch
+        self.kept = Kept(study, root)
+
+    def run(self) -> "Rehearsed":
+        with self.kept.keeper() as self._keeper:
+            super().run()
+        return self
 
     def held(self, trial: Trial) -> list[Record]:
-        devices = tuple(f"H100/{place}" for place in range(trial.gpus))
-        lease = Lease(trial, devices, self.study.name, self.scratch, {"node_id": "n", "host": "h"})
-        lease.start()
-        told = []
-        while not lease.finished:
-            told += lease.events(60.0)
-            lease.acknowledge()
+        told = self.kept.lease(trial, self._keeper)
         return [Record.from_json(event) for event in told if event["kind"] == "record"]
 
 
@@ -140,10 +152,14 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
     world = Rehearsed(study, tmp_path).run()
     assert world.search.finished
     assert {(record.status, record.reason) for record in world.records} == {("ok", None)}
+    assert len({record.key for record in world.records}) == len(world.records)
     ids = {record.id for record in world.records}
-    assert len(ids) == len(world.records)
     points = {point.id for point in plan(study).points}
     assert ids == points if study.search.kind == "grid" else ids < points
+    blocks = [trial for trial in world.asked if trial.block]
+    assert len(blocks) == study.settings.measure.finalists.blocks
+    accepted = Contents(records=tuple(world.records)).accepted()
+    assert all(whole(block, accepted) for block in blocks)
     wanted = {*study.objectives, *study.limits}
     for record in world.records:
         assert wanted <= record.metrics.keys()
@@ -151,9 +167,39 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
         assert all(record.metrics[name] > 0 for name in wanted)
     for answer in answers(world.records, study):
         assert answer.best is not None
+        assert (answer.best.stage == "final") == bool(blocks)
         assert answer.group.provenance == "simulation"
         saved = savings(answer.group, study, world.records, list(study.objectives))
         assert bool(saved) == bool(study.baseline)
+    assert_verified(world.kept.folder)
+
+
+@pytest.mark.simulation
+def test_a_rehearsal_shows_what_is_beside_the_gpus_for_each_workload(tmp_path):
+    text = load(CONF / "components.yaml", ["measure.repeats=1", "workload.batch_size=16"])
+    study = rehearsed(text, parse_pool("1x8:H100"))
+    records = Rehearsed(study, tmp_path).run().records
+    assert len(records) == 6
+    for record in records:
+        metrics = record.metrics
+        parts_j = [metrics[f"{name}_energy_j"] for name in COMPONENTS]
+        share = sum(parts_j) / (sum(parts_j) + metrics["energy_j"])
+        assert metrics["beside_energy_share"] == pytest.approx(share)
+        idle = record.environment["components"]["idle_gpu"]["counted"]
+        assert len(idle) == 8 - record.gpus
+    shares = {
+        (record.gpus, record.condition["workload.output_tokens"]): record.metrics[
+            "beside_energy_share"
+        ]
+        for record in records
+    }
+    # One GPU at work leaves seven idle on its node, four leave four.
+    assert all(shares[1, tokens] > shares[4, tokens] for tokens in (128, 256, 2048))
+    found = answers(records, study)
+    shown = table(study, records, found)
+    assert shown.count("beside the launch's GPUs, and not in the joules above:") == 3
+    assert shown.count("share beside") == 3
+    assert shown.count("(simulation)") == 3 * (3 + 4)
 
 
 @pytest.mark.simulation

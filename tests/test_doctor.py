@@ -14,12 +14,17 @@ from sweeper.doctor.gpus import COUNTER_WAYS, NVML_WAYS
 from sweeper.engines import EXTRAS
 from sweeper.errors import StudyError
 from sweeper.meters.nvml import CODES
-from tests.doctors import PLACE, gpu, node, refused, silent
+from tests.doctors import PLACE, gpu, node, rapl_zone, refused, silent
 
 
 def engines(**changed):
     whole = node()["engines"]
     return {kind: whole[kind] | changed for kind in whole}
+
+
+def amd(gpus, counters, reasons=()):
+    facts = {"present": bool(gpus), "works": True, "gpus": gpus, "counters": counters}
+    return facts | {"reasons": list(reasons)}
 
 
 def hub(**changed):
@@ -97,11 +102,36 @@ def test_what_stands_against_any_study_is_a_fault(case):
     assert "A study cannot run on every node: see the lines marked fault." in text(found)
 
 
+def test_a_node_with_amds_gpus_can_be_measured():
+    node_of_amd = node(width=2, nvml=refused("nvml_missing"), gpus=[], amd=amd(2, 2))
+    found = diagnose(PLACE, [node_of_amd])
+    told = {each.name: each for each in found.nodes[0].meters}
+    assert told["amd"].works
+    assert told["amd"].note == "counters of 2 GPUs; with meter: amd"
+    assert not [each for each in found.nodes[0].findings if each.kind == "fault"]
+    assert "-> set meter: amd in each study" in text(found)
+
+
+def test_each_meter_is_named():
+    told = [each.name for each in diagnose(PLACE, [node()]).nodes[0].meters]
+    assert told == ["nvml", "amd", "rapl", "replay", "codecarbon"]
+
+
 LACKS = [
+    (
+        "missing",
+        {"amd": {"present": True} | refused("amdsmi_missing")},
+        "no counter of AMD's GPUs: amdsmi says amdsmi_missing: GPU-0 says amdsmi_missing",
+    ),
+    (
+        "missing",
+        {"amd": amd(4, 3, ["not_supported"])},
+        "no counter of AMD's GPUs: 1 of 4 GPUs tell no energy: not_supported -> see amd-smi",
+    ),
     ("missing", {"rapl": []}, "no counter of the processors: no /sys/class/powercap"),
     (
         "missing",
-        {"rapl": [{"zone": "intel-rapl:0", "name": "package-0", "readable": False}]},
+        {"rapl": [rapl_zone("package-0", readable=False)]},
         "no counter of the processors: this user cannot read /sys/class/powercap -> sudo chmod a+r",
     ),
     (
@@ -233,7 +263,7 @@ def facts_of_any_kind():
         st.just({"loads": False, "missing": ["torch"]}),
     ).flatmap(lambda found: st.booleans().map(lambda needs: found | {"needs_gpu": needs}))
     engine = loads.map(lambda found: {"missing": []} | found)
-    zone = st.booleans().map(lambda readable: {"zone": "z", "name": "dram", "readable": readable})
+    zone = st.builds(rapl_zone, st.just("package-0"), counted=st.booleans(), readable=st.booleans())
     changed = st.fixed_dictionaries(
         {
             "niceness": st.sampled_from([0, 15]),
@@ -241,6 +271,9 @@ def facts_of_any_kind():
             "open_files_limit": st.sampled_from([None, 256, 65536]),
             "engines": st.fixed_dictionaries(dict.fromkeys(EXTRAS, engine)),
             "rapl": st.lists(zone, max_size=2),
+            "amd": st.sampled_from(
+                [node()["amd"], {"present": True} | refused("amdsmi_error"), amd(2, 2), amd(0, 0)]
+            ),
             "hub": st.sampled_from(
                 [hub(), hub(token=False, offline=["HF_HUB_OFFLINE"]), hub(writable=False)]
             ),

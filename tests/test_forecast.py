@@ -15,9 +15,12 @@ from sweeper.roofline import estimate
 from sweeper.shapes import shape
 from sweeper.spec import (
     Axis,
+    BudgetSpec,
     EngineSpec,
+    FinalistsSpec,
     ModelSpec,
     ResourcesSpec,
+    SearchSpec,
     Settings,
     Study,
     WorkloadSpec,
@@ -105,6 +108,23 @@ def test_a_pool_is_used_as_far_as_the_study_may():
     assert few.makespan_s == pytest.approx(few.gpu_seconds / 2, rel=0.5)
 
 
+def test_a_lease_of_a_whole_node_costs_all_of_it():
+    pool = parse_pool("1x4:H200,1x8:H200")
+    shared = forecast(study(axis("engine.tensor_parallel", 2)), pool)
+    alone = replace(WIDE, axes=study(axis("engine.tensor_parallel", 2)).axes)
+    exclusive = forecast(replace(alone, resources=ResourcesSpec(exclusive_node=True)), pool)
+    assert exclusive.gpu_seconds == pytest.approx(2 * shared.gpu_seconds)
+    assert exclusive.energy_j == shared.energy_j
+
+
+def test_whole_nodes_come_one_after_the_other():
+    pool = parse_pool("1x8:H200")
+    several = study(axis("engine.tensor_parallel", 2, 4), axis("workload.batch_size", 1))
+    exclusive = forecast(replace(several, resources=ResourcesSpec(exclusive_node=True)), pool)
+    assert exclusive.makespan_s == pytest.approx(exclusive.gpu_seconds / 8)
+    assert forecast(several, pool).makespan_s < exclusive.makespan_s
+
+
 def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
     unknown = replace(LARGE, model=ModelSpec(id="some/model"))
     found = forecast(
@@ -115,7 +135,7 @@ def test_a_model_of_unknown_shape_is_neither_refused_nor_given_joules():
     cost = cost_on(gpu("H100"))
     assert cost.load_s(unknown) == NOMINAL_LOAD_S
     assert cost.point_s(unknown) == nominal_point_s(unknown)
-    assert found.gpu_seconds == NOMINAL_LOAD_S + 2 * nominal_point_s(unknown)
+    assert found.gpu_seconds == NOMINAL_LOAD_S + (2 + 1 / 3) * nominal_point_s(unknown)
 
 
 def test_percentiles_that_are_asked_for_lengthen_the_windows_of_small_batches():
@@ -158,3 +178,46 @@ def test_a_dry_run_as_json_has_the_same_numbers():
     assert found["expected"]["unfit"] == expected.unfit
     assert found["expected"]["makespan_s"] == expected.makespan_s
     assert "expected" not in json.loads(dry_run(WIDE, "", as_json=True))
+
+
+def test_blocks_of_finalists_are_reckoned_with_and_told_apart():
+    small = replace(LARGE, model=ModelSpec(shape="tiny", weights="dummy"))
+    finalists = FinalistsSpec(count=2, blocks=4)
+    ending = replace(small, measure=replace(small.measure, finalists=finalists))
+    axes = (axis("engine.tensor_parallel", 1, 2), axis("workload.batch_size", 1, 64))
+    budget = SearchSpec(kind="random", budget=BudgetSpec(launches=1))
+    asked = study(*axes, settings=ending, baseline={"engine.tensor_parallel": 1}, search=budget)
+    pool = parse_pool("1x4:H100")
+    alone, found = forecast(study(*axes, settings=small), pool), forecast(asked, pool)
+    assert alone.blocks is None
+    part = found.blocks
+    assert part.trials == 4
+    assert found.gpu_seconds == pytest.approx(alone.gpu_seconds + part.gpu_seconds)
+    assert found.energy_j == pytest.approx(alone.energy_j + part.energy_j)
+    assert found.makespan_s == pytest.approx(alone.makespan_s + part.makespan_s)
+    # Each block is one lease after the other, as wide as the widest: both widths at batch 64.
+    assert part.gpu_seconds > 4 * 2 * 2 * cost_on(gpu("H100")).load_s(small)
+    text = " ".join(dry_run(asked, "1x4:H100", as_json=False).split())
+    assert "4 blocks of the 2 finalists, with what their savings are against, chosen when" in text
+    assert "4 blocks:" in text
+    assert "not part of the search's budget" in text
+    told = json.loads(dry_run(asked, "1x4:H100", as_json=True))
+    assert told["blocks"] == told["expected"]["blocks"]["trials"] == 4
+    assert json.loads(dry_run(WIDE, "1x8:A6000", as_json=True))["expected"]["blocks"] is None
+
+
+def test_limits_that_the_roofline_knows_of_choose_the_expected_finalists():
+    finalists = FinalistsSpec(count=1, blocks=1)
+    settings = replace(LARGE, engine=replace(LARGE.engine, tensor_parallel=8))
+    ending = replace(settings, measure=replace(settings.measure, finalists=finalists))
+    sizes = axis("workload.batch_size", 1, 64)
+    pool = parse_pool("1x8:H100")
+    slow = estimate(
+        replace(settings, workload=WorkloadSpec(batch_size=64)), shape("llama-3.1-70b"), gpu("H100")
+    )
+    free = forecast(study(sizes, settings=ending), pool)
+    bound = {"latency_mean_s": slow.latency_s * 0.99}
+    limited = forecast(study(sizes, settings=ending, limits=bound), pool)
+    assert limited.blocks.energy_j != free.blocks.energy_j
+    never = forecast(study(sizes, settings=ending, limits={"latency_mean_s": 1e-6}), pool)
+    assert never.blocks is None

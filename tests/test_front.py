@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.answers.front import comparable, costs, dominates, front, knee
+from sweeper.answers.front import comparable, costs, dominates, front, knee, ties
 from sweeper.answers.results import results
 from tests.records import ESTIMATED, MEASURED, SIMULATED, make_record, two_objectives
 
@@ -230,3 +230,47 @@ def test_a_slight_knee_is_still_one():
 
 def test_metrics_of_the_factory_are_those_of_the_objectives():
     assert set(two_objectives(1.0, 2.0)) == set(BOTH)
+
+
+TWICE = st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=8)
+
+
+@given(TWICE)
+def test_ties_are_those_whose_intervals_share_a_value_in_every_objective(launches):
+    """Of two launches the interval is the mean and 12.7 times half of their distance about it."""
+    members = [
+        found
+        for index, (joules, more, latency, longer) in enumerate(launches)
+        for found in results(
+            make_record(f"p{index}", launch=launch, metrics={ENERGY: energy, LATENCY: seconds})
+            for launch, (energy, seconds) in enumerate(
+                [(float(joules), float(latency)), (joules + more / 50, latency + longer / 50)]
+            )
+        )
+    ]
+
+    def apart(one, other, place):
+        (low, step), (start, stride) = (
+            launches[int(each.id[1:])][2 * place : 2 * place + 2] for each in (one, other)
+        )
+        means = low + step / 100, start + stride / 100
+        return abs(means[0] - means[1]) > 12.7062047 * (step + stride) / 100
+
+    shown = front(members, BOTH)
+    for one, found in zip(shown, ties(shown, members, BOTH), strict=True):
+        assert ids(found) == [
+            other.id
+            for other in members
+            if other is not one and not any(apart(one, other, place) for place in (0, 1))
+        ]
+
+
+def test_without_intervals_only_equals_tie():
+    members = several((1, 2), (1, 2), (1, 3), (2, 1))
+    shown = front(members, BOTH)
+    assert [ids(each) for each in ties(shown, members, BOTH)] == [["p01"], ["p00"], []]
+
+
+def test_what_lacks_an_objective_ties_with_nothing():
+    members = [result("a"), result("b", latency=None), result("c")]
+    assert [ids(each) for each in ties(front(members, BOTH), members, BOTH)] == [["c"], ["a"]]

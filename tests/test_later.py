@@ -38,12 +38,9 @@ def study(tmp_path):
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
         ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
-        ("meter: rapl", "meter: rapl"),
-        ("measure: {finalists: {blocks: 2}}", "measure.finalists.blocks"),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
         ("quality: {command: x, min: 1}", "quality.command"),
-        ("resources: {exclusive_node: true}", "resources.exclusive_node"),
         ("engine: {kind: transformers}", "workload.batching: continuous"),
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",

@@ -70,7 +70,7 @@ def test_a_simulated_launch_runs_in_a_thread(tmp_path):
     records = [Record.from_json(e) for e in events if e["kind"] == "record"]
     assert {record.status for record in records} == {"ok"}
     assert len(records) == 2
-    assert kinds(events).count("window") == 4
+    assert kinds(events).count("window") == 5  # two of each point, and the control's last
     assert kinds(events)[0] == "trial"
     assert kinds(events)[-1] == "ended"
     assert records[0].environment["host"] == "h"
@@ -122,7 +122,7 @@ def test_a_launch_in_a_process_tells_the_same(tmp_path):
     assert len(told) == 1
     gzip.decompress(base64.b64decode(told[0]["data"]))
     assert kinds(apart).count("record") == kinds(inline).count("record") == 2
-    assert kinds(apart).count("window") == 4
+    assert kinds(apart).count("window") == 5
     assert "death" not in kinds(apart)
 
 

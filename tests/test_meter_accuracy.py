@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.meters import nvml
 from sweeper.meters.counter import POLL_S, periods_s
-from sweeper.trial.windows import energy_j
+from sweeper.trial.validity import energy_j, reading_reasons
 from tests.nvml_standin.shapes import random_gpu
 from tests.nvml_standin.virtual import VirtualWorld
 
@@ -53,13 +53,13 @@ def test_windows_cost_what_the_world_spends(
                 soon = meter.read()
                 world.clock.sleep(rng.uniform(10, 15) - (soon.t_s - opening.t_s))
                 ending = meter.read()
-                spent_j, reason = energy_j(opening, ending, meter.min_window_s)
-                assert (spent_j is None, reason) == (False, None)
+                names = {gpu.uuid for gpu in gpus}
+                spent_j = energy_j(opening, ending)
+                assert [*reading_reasons(opening, ending, meter.min_window_s, names)] == []
                 truth_j = sum(world.joules(gpu.uuid, opening.t_s, ending.t_s) for gpu in gpus)
                 errors.append(abs(spent_j / truth_j - 1))
-                nothing, why = energy_j(opening, soon, meter.min_window_s)
-                assert nothing is None
-                assert str(why).startswith("window_too_short")
+                (why,) = reading_reasons(opening, soon, meter.min_window_s, names)
+                assert why.startswith("window_too_short")
     print(f"worst of {len(errors)}: {max(errors):.4%}")
     assert len(errors) >= 200
     assert max(errors) <= 0.01

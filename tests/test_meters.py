@@ -1,7 +1,9 @@
 """Every meter keeps the contract; the estimate and the simulation say what they are."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,13 +11,19 @@ import pytest
 from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import METERS, Meter, meter_class
+from sweeper.meters.amd import AmdMeter
 from sweeper.meters.codecarbon import CodeCarbonMeter
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml_meter import NvmlMeter
+from sweeper.meters.rapl import RaplMeter
+from sweeper.meters.replay import ReplayMeter
 from sweeper.meters.simulated import SimulatedMeter
+from tests import amdsmi_standin
 from tests.contract_meter import CONTRACT, Subject
+from tests.log_writer import written
 from tests.nvml_standin import Gpu, Scenario
+from tests.powercap_tree import TWO_SOCKETS, Zone, running
 
-pytest_plugins = ("tests.nvml_standin.fixtures",)
+pytest_plugins = ("tests.nvml_standin.fixtures", "tests.amdsmi_standin.fixtures")
 
 NO_ENGINE = cast("Engine", None)
 
@@ -73,12 +81,63 @@ def nvml(enter: Callable[[Scenario], Scenario]) -> Subject:
     )
     clock = RealClock()
     return Subject(
-        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE),
+        make=lambda devices: NvmlMeter(devices, clock, NO_ENGINE, compared_s=0.3),
         clock=clock,
         devices=["GPU-0", "GPU-2"],
         components=["GPU-0", "GPU-2"],
         truth_j=world.joules,
         tolerance=0.02,
+    )
+
+
+def rapl(enter: Callable[[Sequence[Zone]], Path]) -> Subject:
+    root, clock = enter(TWO_SOCKETS), RealClock()
+    counted = {
+        "cpu package-0": TWO_SOCKETS[0],
+        "dram package-0": TWO_SOCKETS[2],
+        "cpu package-1": TWO_SOCKETS[3],
+        "dram package-1": TWO_SOCKETS[4],
+    }
+    return Subject(
+        make=lambda devices: RaplMeter(devices, clock, root=root),
+        clock=clock,
+        devices=[],
+        components=list(counted),
+        truth_j=lambda name, from_s, until_s: counted[name].joules(from_s, until_s),
+        tolerance=0.02,
+    )
+
+
+def amd(enter: Callable[[Sequence[amdsmi_standin.Gpu]], Path]) -> Subject:
+    gpus = {
+        f"GPU-{number}": amdsmi_standin.Gpu(
+            hip_id=number, uuid=f"GPU-{number}", watts=300.0 + 90 * number
+        )
+        for number in range(3)
+    }
+    enter(list(gpus.values()))
+    clock = RealClock()
+    return Subject(
+        make=lambda devices: AmdMeter(devices, clock, NO_ENGINE),
+        clock=clock,
+        devices=["GPU-0", "GPU-2"],
+        components=["GPU-0", "GPU-2"],
+        truth_j=lambda device, from_s, until_s: gpus[device].joules(from_s, until_s),
+        tolerance=0.02,
+    )
+
+
+def replay(enter: Callable[[Mapping[str, float]], Path]) -> Subject:
+    watts = {"GPU-0": 300.0, "GPU-1": 500.0, "GPU-neighbour": 90.0}
+    log = {"file": str(enter(watts)), "clock": "monotonic", "scope": "gpu"}
+    clock = RealClock()
+    return Subject(
+        make=lambda devices: ReplayMeter(devices, clock, NO_ENGINE, log),
+        clock=clock,
+        devices=["GPU-0", "GPU-1"],
+        components=["GPU-0", "GPU-1"],
+        truth_j=lambda device, from_s, until_s: watts[device] * (until_s - from_s),
+        tolerance=0.01,
     )
 
 
@@ -108,9 +167,24 @@ def simulated() -> Subject:
     )
 
 
+@pytest.fixture
+def powercap_tree(tmp_path: Path) -> Iterator[Callable[[Sequence[Zone]], Path]]:
+    with ExitStack() as stack:
+        yield lambda zones: stack.enter_context(running(tmp_path / "powercap", zones))
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Callable[[Mapping[str, float]], Path]]:
+    with ExitStack() as stack:
+        yield lambda watts: stack.enter_context(written(tmp_path / "log.csv", watts))
+
+
 @pytest.fixture(
     params=[
         pytest.param("nvml", marks=pytest.mark.nvml),
+        pytest.param("amd", marks=pytest.mark.nvml),
+        pytest.param("rapl", marks=pytest.mark.process),
+        pytest.param("replay", marks=pytest.mark.process),
         "codecarbon",
         "simulated",
     ]
@@ -118,6 +192,12 @@ def simulated() -> Subject:
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "nvml":
         return nvml(request.getfixturevalue("nvml_world"))
+    if request.param == "amd":
+        return amd(request.getfixturevalue("amd_world"))
+    if request.param == "replay":
+        return replay(request.getfixturevalue("log_file"))
+    if request.param == "rapl":
+        return rapl(request.getfixturevalue("powercap_tree"))
     return {"codecarbon": codecarbon, "simulated": simulated}[request.param]()
 
 
@@ -127,12 +207,17 @@ def test_contract(demand: Callable[[Subject], None], subject: Subject) -> None:
 
 
 def test_every_meter_is_under_the_contract() -> None:
-    assert set(METERS) == {"nvml", "codecarbon", "simulated"}
+    assert set(METERS) == {"nvml", "amd", "rapl", "replay", "codecarbon", "simulated"}
     assert {kind: meter_class(kind).source for kind in METERS} == {kind: kind for kind in METERS}
 
 
-def test_only_the_counter_is_a_measurement() -> None:
-    assert [kind for kind in METERS if meter_class(kind).measured] == ["nvml"]
+def test_only_instruments_measure() -> None:
+    assert [kind for kind in METERS if meter_class(kind).measured] == [
+        "nvml",
+        "amd",
+        "rapl",
+        "replay",
+    ]
 
 
 def test_the_simulation_needs_a_simulated_engine() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.results.components import COMPONENTS
 from sweeper.results.metrics import (
     METRICS,
     higher_is_better,
@@ -16,9 +17,11 @@ from sweeper.results.metrics import (
     weighted_percentile,
     window_metrics,
 )
+from sweeper.results.phases import PHASE_METRICS
 from tests.records import make_window
 
 SECONDS = st.floats(0.001, 100.0)
+EVERY_COMPONENT = {"cpu": {"0": 900.0, "1": 600.0}, "dram": {"0": 500.0}, "idle_gpu": {"b": 2000.0}}
 PAIRS = st.lists(st.tuples(SECONDS, st.integers(1, 6)), min_size=1, max_size=12)
 
 
@@ -76,8 +79,13 @@ def test_what_is_not_known_is_absent_and_never_zero():
 
 def test_every_name_that_is_made_is_documented():
     samples = {name: [1.0] for name in ("ttft_s", "tpot_s", "latency_s")} | {"itl_s": [[1.0, 2]]}
-    made = set(a_window_s_metrics(samples=samples))
-    assert set(METRICS) - made == {"context_idle_w", "bare_idle_w", "peak_memory_bytes"}
+    readings = make_window(components=EVERY_COMPONENT).readings
+    made = set(a_window_s_metrics(samples=samples, readings=readings))
+    assert set(METRICS) - made == {
+        *("context_idle_w", "bare_idle_w", "peak_memory_bytes"),
+        *("energy_drift_ratio", "tpot_drift_ratio"),
+        *PHASE_METRICS,
+    }
     assert made <= set(METRICS)
 
 
@@ -175,7 +183,11 @@ def test_what_needs_a_meter_and_what_is_wanted_high():
     energy = {name for name in METRICS if is_energy(name)}
     assert energy == {
         *("energy_j", "energy_per_output_token_j", "energy_per_token_j", "energy_per_request_j"),
-        *("power_mean_w", "context_idle_w", "bare_idle_w"),
+        *("power_mean_w", "context_idle_w", "bare_idle_w", "beside_energy_share"),
+        *(f"{name}_energy_j" for name in COMPONENTS),
+        *(f"{name}_energy_per_output_token_j" for name in COMPONENTS),
+        "energy_drift_ratio",
+        *PHASE_METRICS,
     }
     assert is_energy("energy_j_sd_windows")
     assert not is_energy("latency_mean_s_sd_windows")

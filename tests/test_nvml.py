@@ -19,13 +19,12 @@ from sweeper.engines import Engine
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
 from sweeper.meters.counter import Counters, read_aligned
-from sweeper.meters.nvml import MACHINE, NvmlMeter
+from sweeper.meters.nvml_meter import MACHINE, NvmlMeter
 from tests.nvml_standin import (
     GPU_LOST,
     NOT_SUPPORTED,
     Fault,
     Gpu,
-    Process,
     Scenario,
 )
 from tests.nvml_standin.virtual import VirtualWorld
@@ -54,7 +53,7 @@ class StandingClock(RealClock):
 
 
 def meter_of(*devices: str) -> NvmlMeter:
-    return NvmlMeter(devices, RealClock(), NO_ENGINE)
+    return NvmlMeter(devices, RealClock(), NO_ENGINE, compared_s=0.3)
 
 
 def busy_gpu(number: int, period_s: float, rng: random.Random) -> Gpu:
@@ -107,6 +106,7 @@ def test_open_tells_the_facts_and_read_the_joules(nvml_world: Enter) -> None:
     assert facts["driver"] == "0.0-standin"
     (told,) = facts["gpus"]
     assert told.pop("counter_period_s") > 0.04
+    assert told.pop("counter_ratio") == pytest.approx(1.0, abs=0.02)
     assert told == {
         "uuid": "GPU-a",
         "name": "NVIDIA H200",
@@ -127,53 +127,14 @@ def test_open_tells_the_facts_and_read_the_joules(nvml_world: Enter) -> None:
     assert meter.scope == "gpu"
 
 
-def test_what_a_device_does_not_tell_is_absent(nvml_world: Enter) -> None:
-    silent = {
-        "nvmlDeviceGetTemperatureV",
-        "nvmlDeviceGetTemperature",
-        "nvmlDeviceGetVbiosVersion",
-        "nvmlDeviceGetEccMode",
-        "nvmlDeviceGetEnforcedPowerLimit",
-        "nvmlDeviceGetMigMode",
-        "nvmlDeviceGetComputeRunningProcesses_v3",
-        "nvmlDeviceGetFieldValues",
-    }
-    nvml_world(Scenario(gpus=(Gpu(uuid="GPU-a", unsupported=frozenset(silent)),)))
-    meter = meter_of("GPU-a")
-    (told,) = meter.open()["gpus"]
-    state = meter.state()
-    meter.close()
-    assert not {"temperature_c", "vbios", "ecc", "power_limit_w"} & set(told)
-    assert told["power_method"] == "usage"
-    assert state == {
-        "GPU-a": {"memory_used_bytes": 0, "memory_total_bytes": told["memory_total_bytes"]}
-    }
-
-
-def test_state_is_of_now(nvml_world: Enter) -> None:
-    gpu = Gpu(
-        uuid="GPU-a",
-        temperature_c=((-1.0, 61.0),),
-        memory_used_bytes=((-100.0, 0.0), (-50.0, 5e9)),
-        processes=(Process(12, 1), Process(7, 1), Process(99, 1, until_s=-1.0)),
-    )
-    nvml_world(Scenario(gpus=(gpu,)))
-    expected = {
-        "compute_pids": [7, 12],
-        "memory_used_bytes": 5_000_000_000,
-        "memory_total_bytes": gpu.memory_bytes,
-        "temperature_c": 61.0,
-    }
-    assert nvml.states(["GPU-a"]) == {"GPU-a": expected}
-
-
 def test_grace_hopper_counts_its_module(nvml_world: Enter) -> None:
     gpu = Gpu(uuid="GPU-a", name="NVIDIA GH200 480GB", counter_period_s=0.02)
     nvml_world(Scenario(gpus=(gpu,)))
     meter = meter_of("GPU-a")
-    meter.open()
+    (told,) = meter.open()["gpus"]
     meter.close()
     assert meter.scope == "module"
+    assert "counter_ratio" not in told
 
 
 REFUSALS = {
@@ -239,8 +200,9 @@ def test_without_the_library_there_is_no_meter_and_no_gpu(tmp_path: Path) -> Non
     """In a process of its own: this one has loaded the stand-in for good."""
     script = (
         "from sweeper.meters import nvml\n"
+        "from sweeper.meters.nvml_meter import NvmlMeter\n"
         "assert nvml.gpus_of_node() == []\n"
-        "try:\n    nvml.NvmlMeter(['GPU-a'], None, None).open()\n"
+        "try:\n    NvmlMeter(['GPU-a'], None, None).open()\n"
         "except Exception as error:\n    print(error.code)\n"
     )
     env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

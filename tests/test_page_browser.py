@@ -153,7 +153,7 @@ def test_the_keyboard_reaches_every_mark_and_its_row(opened):
     shown.keyboard.press("End")
     reached = shown.locator(":focus").get_attribute("href")
     shown.keyboard.press("Enter")
-    assert shown.url.endswith(reached)
+    shown.wait_for_url(lambda url: url.endswith(reached))
 
 
 def test_a_mark_leads_to_its_row_also_where_that_is_folded_away(opened):

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -213,6 +213,9 @@ def test_whole_nodes_and_cpus() -> None:
     assert need(request("a", 1), node("n0", 0, cpus=7.0)) == Room(1, 7)
     exclusive = Request(id="a", width=1, expected_s=1.0, whole_node=True)
     assert need(exclusive, small) == Room(4, 2)
+    assert need(exclusive, node("n0", 4, cpus=64.0)) == Room(4, 64)
+    assert need(replace(exclusive, cpus=3), small) == Room(4, 3)
+    assert need(replace(exclusive, cpus=3), node("n0", 4, cpus=64.0)) == Room(4, 64)
     asked = Request(id="a", width=1, expected_s=1.0, cpus=3)
     assert need(asked, small) == Room(1, 3)
     pool = Pool([small])

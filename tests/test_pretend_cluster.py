@@ -146,6 +146,35 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         )
 
 
+def test_a_lease_with_a_node_to_itself_counts_its_idle_gpus(
+    pretended: Pretended, tmp_path: Path
+) -> None:
+    study = write(
+        tmp_path, name="alone", address=pretended.address, batch_sizes="[4]", options="{load_s: 1}"
+    )
+    command = Command(
+        study,
+        "meter=nvml",
+        "measure.repeats=1",
+        "measure.launches=1",
+        "resources.exclusive_node=true",
+    )
+    assert command.wait() == 0, command.err
+    [record] = command.journal.records
+    assert record.environment["exclusive_node"] is True
+    [window] = record.windows
+    opening, closing = window.readings
+    [used] = opening["energy_j"]
+    idle = sorted(set(next(uuids for uuids in NODES if used in uuids)) - {used})
+    told = [each["components"]["idle_gpu"] for each in (opening, closing)]
+    assert [sorted(each["energy_j"]) for each in told] == [idle, idle]
+    span = opening["t_s"], closing["t_s"]
+    true_j = sum(pretended.world.joules(uuid, *span) for uuid in idle)
+    assert record.metrics["idle_gpu_energy_j"] == pytest.approx(true_j, rel=0.04)
+    assert window.energy_j == pytest.approx(pretended.joules(window), rel=0.01)
+    assert [len(trial["devices"]) for trial in command.journal.trials] == [4]
+
+
 @pytest.mark.slow
 def test_kills_of_an_actor_and_of_a_raylet_leave_nobody_and_lose_nothing(
     pretended: Pretended, tmp_path: Path

@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sweeper"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ["codecarbon", "mlflow", "optuna", "pynvml", "ray", "torch", "transformers", "vllm"]
+HEAVY = [
+    "amdsmi",
+    "codecarbon",
+    "mlflow",
+    "optuna",
+    "pynvml",
+    "ray",
+    "torch",
+    "transformers",
+    "vllm",
+]
 
 
 @cache
@@ -64,6 +74,7 @@ def test_a_study_is_read_and_judged_without_its_machinery(module: str):
 def test_imports_are_seen_wherever_they_stand():
     assert importers("ray")
     assert importers("mlflow")
+    assert importers("amdsmi")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +83,7 @@ def test_imports_are_seen_wherever_they_stand():
         ("ray", "cluster/"),
         ("mlflow", "results/"),
         ("pynvml", "meters/"),
+        ("amdsmi", "meters/"),
         ("optuna", "search/"),
         ("codecarbon", "meters/"),
         ("omegaconf", "study/file.py"),
@@ -85,7 +97,7 @@ def test_a_package_is_imported_in_one_room_only(package: str, folder: str):
     assert outside(importers(package), folder) == set()
 
 
-@pytest.mark.parametrize("package", ["mlflow", "pynvml", "optuna", "codecarbon"])
+@pytest.mark.parametrize("package", ["mlflow", "pynvml", "amdsmi", "optuna", "codecarbon"])
 def test_a_package_is_imported_by_one_file_at_most(package: str):
     assert len(importers(package)) <= 1
 

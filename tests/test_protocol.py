@@ -39,9 +39,9 @@ def point(name: str, batch_size: int, *, window="auto", batching="static", **wor
     )
 
 
-def launched(*points: Point, clock=None, meter=None, min_requests=1, **engine):
+def launched(*points: Point, clock=None, meter=None, min_requests=1, made=FakeEngine, **engine):
     clock = clock or FakeClock()
-    engine = FakeEngine(clock, prefill_s=PREFILL_S, step_s=STEP_S, **engine)
+    engine = made(clock, prefill_s=PREFILL_S, step_s=STEP_S, **engine)
     meter = meter or FakeMeter(clock)
     events: list[tuple[str, dict]] = []
     bench = Bench(
@@ -102,9 +102,11 @@ def test_whole_windows_by_hand():
 def test_windows_are_emitted_before_their_record_and_rebuild_it():
     _, _, events, records, _ = launched(point("a", 4), point("b", 2))
     kinds = [kind for kind, _ in events if kind in ("window", "record")]
-    assert sorted(kinds) == ["record"] * 2 + ["window"] * 4
+    assert sorted(kinds) == ["record"] * 2 + ["window"] * 5
+    assert sum(fields.get("control", False) for _, fields in events) == 1
     for name, record in records.items():
-        mine = [fields for kind, fields in events if kind == "window" and fields["id"] == name]
+        told = [fields for kind, fields in events if kind == "window" and fields["id"] == name]
+        mine = [fields for fields in told if not fields.get("control")]
         where = [index for index, (kind, fields) in enumerate(events) if fields.get("id") == name]
         assert events[where[-1]][0] == "record"
         known = set(Window.__dataclass_fields__)
@@ -112,19 +114,20 @@ def test_windows_are_emitted_before_their_record_and_rebuild_it():
         assert [window.energy_j for window in rebuilt] == [w.energy_j for w in record.windows]
 
 
-def test_points_are_visited_in_passes_and_warmed_up_once():
+def test_points_are_visited_in_passes_warmed_up_once_and_the_first_again_at_the_end():
     _, _, events, _, _ = launched(point("a", 4), point("b", 2))
     phases = [(f["phase"], f["point"]) for kind, f in events if kind == "phase"]
     assert [name for name, _ in phases[:3]] == ["gate", "load", "idle"]
     assert phases[-1] == ("unload", None)
-    assert [name for name, where in phases if where == "a"] == [
-        "warm-up",
-        "window",
-        "settle",
-        "window",
-    ]
     windows = [where for name, where in phases if name == "window"]
     assert {windows[0], windows[1]} == {windows[2], windows[3]} == {"a", "b"}
+    assert windows[4:] == [windows[0]]
+    for name in "ab":
+        visits = windows.count(name)
+        assert [phase for phase, where in phases if where == name] == [
+            *("warm-up", "window"),
+            *(("settle", "window") * (visits - 1)),
+        ]
 
 
 def test_the_power_trace_is_attached_at_the_end():

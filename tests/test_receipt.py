@@ -1,9 +1,11 @@
 import re
+from dataclasses import replace
 
 import pytest
 
 from sweeper.answers.receipt import receipt
 from sweeper.errors import StudyError
+from sweeper.results.reasons import REASONS
 from tests.records import ESTIMATED, make_record, make_window
 
 
@@ -49,6 +51,41 @@ def test_a_receipt_tells_what_happened_what_was_looked_at_and_where():
         "3.00 s?",
     ):
         assert words in text
+
+
+def test_a_window_tells_what_it_was_judged_by():
+    edges = [
+        {
+            "temperature_c": 57.0,
+            "sm_clock_mhz": 1980,
+            "violations_s": {"power_cap": 7.0, "thermal": 1.0},
+        },
+        {
+            "temperature_c": 58.0,
+            "sm_clock_mhz": 1470,
+            "violations_s": {"power_cap": 37.0, "thermal": 1.0},
+        },
+    ]
+    glances = [
+        {"monotonic_s": 40.0 * n, "wall_s": 0.0, "devices": {"GPU-a": state}, "failed": None}
+        for n, state in enumerate(edges)
+    ]
+    power = {"samples": 300, "energy_j": 20_731.4, "standard_error_j": 35.25}
+    evidence = {"before": glances[0], "after": glances[1], "power": {"GPU-a": power}}
+    told = replace(make_window(), evidence=evidence)
+    bare = replace(make_window(1), evidence={"before": None, "after": None, "power": {}})
+    text = receipt([make_record("abc", windows=[told, bare])], "abc")
+    assert (
+        "GPU-a: 57 to 58 °C, 1980 to 1470 MHz, power_cap 75% of the time, "
+        "300 power samples give 20731.4 ± 35.2 J\n"
+    ) in text
+
+
+def test_every_reason_of_a_discarded_window_has_a_way_out():
+    window = make_window(energy_j=None, reasons=["sample_gap: 3 s", "unheard_of: x"])
+    text = receipt([make_record("abc", windows=[window])], "abc")
+    assert f"no energy: sample_gap: 3 s\n      {REASONS['sample_gap'].remedy}\n" in text
+    assert "no energy: unheard_of: x\n" in text
 
 
 def test_an_estimate_says_so():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sweeper.rehearsal import rehearsed
 from sweeper.spec import Axis, Study
 from sweeper.study import dump, load
 from tests.commands import Command, until
-from tests.oracle import answer, faults, journal_of
+from tests.oracle import answer, faults, journal_of, lasting_faults
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -140,7 +141,10 @@ def test_a_search_is_rehearsed_interrupted_and_gone_on_with(tmp_path: Path) -> N
     study = tmp_path / "energy_search.yaml"
     shutil.copy(CONF / "energy_search.yaml", study)
     pool = "2x4:H200,1x8:A6000"
-    words = ("--rehearse", pool, "resources.accelerator=H200", "search.budget={launches: 12}")
+    words = (
+        *("--rehearse", pool, "resources.accelerator=H200"),
+        *("search.budget={launches: 12}", "measure.finalists={count: 2, blocks: 3}"),
+    )
     command = Command(study, *words)
     path = study.parent / "mlruns" / "studies" / "energy_search.rehearsal"
     command.journal_path = path / "journal.jsonl"
@@ -154,11 +158,14 @@ def test_a_search_is_rehearsed_interrupted_and_gone_on_with(tmp_path: Path) -> N
     # The leases of the driver that was killed have no end.
     cut = max(place for place, line in enumerate(journal) if line["kind"] == "sitting")
     assert faults(journal[cut:], nodes_of(pool)) == []
-    records = [line for line in journal if line["kind"] == "record"]
+    assert lasting_faults(journal) == []
+    records = [line for line in journal if line["kind"] == "record" and line["stage"] == "full"]
     assert len({line["id"] for line in records}) == len(records)
-    assert sum(line["kind"] == "trial" for line in journal) == 12
+    leases = Counter(line["stage"] for line in journal if line["kind"] == "trial")
+    assert leases == {"full": 12, "final": 3}, "blocks are no part of a search's budget"
     given = load(study)
     front, best = answer(journal, {}, given.objectives, given.limits)
     [found] = json.loads(command.out)["answers"]
     assert {entry["id"] for entry in found["front"]} == front
     assert (found["best"] or {"id": None})["id"] == best
+    assert found["best"] is None or found["best"]["launches"] == 3

@@ -1,22 +1,17 @@
-"""Savings against the baseline: by hand, and against definitions written another way."""
+"""Savings against the baseline: which results make one, and of which launches."""
 
 import math
-import statistics
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sweeper.answers.best import answers
-from sweeper.answers.savings import change, savings
+from sweeper.answers.savings import savings
 from sweeper.spec import Axis, Settings, Study
 from tests.records import ESTIMATED, make_record, two_objectives
 
 WIDTH, SIZE, QUANTIZED = "engine.tensor_parallel", "workload.batch_size", "engine.quantization"
 ENERGY = "energy_per_output_token_j"
-T_1, T_2 = 12.7062047, 4.30265273
-POSITIVE = st.floats(0.01, 1000.0)
 
 
 def axis(*choices):
@@ -52,10 +47,6 @@ def found(records, asked, metrics=(ENERGY,)):
     return {each.result.id: each for each in savings(answer.group, asked, records, metrics)}
 
 
-def leases(*values):
-    return {(f"t{index}", 0): [value] for index, value in enumerate(values)}
-
-
 def test_a_saving_is_stated_against_the_result_that_differs_in_the_baselines_axis_alone():
     records = [record(1, 1, 8.0), record(2, 1, 6.0), record(1, 8, 4.0), record(2, 8, 5.0)]
     made = found(records, grid(width=1))
@@ -89,28 +80,6 @@ def test_one_launch_gives_a_ratio_and_no_interval():
     assert (made.low, made.high, made.launches, made.paired) == (None, None, (1, 1), False)
 
 
-def test_an_unpaired_interval_by_hand():
-    """Standard errors of 10 % and 5 % of two launches each: Welch's degrees of freedom are 1."""
-    made = change(leases(9.0, 11.0), {("u0", 0): [19.0], ("u1", 0): [21.0]})
-    half = T_1 * math.sqrt(0.1**2 + 0.05**2)
-    assert not made.paired
-    assert made.ratio == pytest.approx(0.5)
-    assert made.low == pytest.approx(0.5 * math.exp(-half))
-    assert made.high == pytest.approx(0.5 * math.exp(half))
-
-
-def test_a_paired_interval_by_hand():
-    """What both sides share in a lease cancels: of 10, 11, 12 and 20, 22, 24.6 little is left."""
-    made = change(leases(10.0, 11.0, 12.0), leases(20.0, 22.0, 24.6))
-    mean = 66.6 / 3
-    apart = [10 / 11 - 20 / mean, 11 / 11 - 22 / mean, 12 / 11 - 24.6 / mean]
-    half = T_2 * math.sqrt(sum(each**2 for each in apart) / 2 / 3)
-    assert made.paired
-    assert made.ratio == pytest.approx(11 / mean)
-    assert made.high == pytest.approx(made.ratio * math.exp(half))
-    assert made.high / made.low < 1.1
-
-
 @pytest.mark.parametrize(("trials", "paired"), [(("a", "b", "a", "b"), True), ("abcd", False)])
 def test_the_same_leases_make_a_pair(trials, paired):
     records = [
@@ -133,7 +102,7 @@ def test_a_launch_without_energy_says_nothing_of_energy():
     records = [record(1, 1, 8.0), record(1, 1, 80.0, 1, status="energy_invalid"), record(2, 1, 6.0)]
     made = found(records, grid(width=1), (ENERGY, "latency_mean_s"))["w2-s1"].changes
     assert made[ENERGY].ratio == pytest.approx(6 / 8)
-    assert made["latency_mean_s"].ratio == pytest.approx(12 / 88)
+    assert made["latency_mean_s"].ratio == pytest.approx(12 / math.sqrt(16 * 160))
 
 
 def test_joules_of_another_meter_are_left_out():
@@ -145,33 +114,54 @@ def test_joules_of_another_meter_are_left_out():
     assert made.changes[ENERGY].ratio == pytest.approx(6 / 8)
 
 
-def test_a_value_of_zero_has_no_ratio():
-    assert change(leases(0.0, 1.0), leases(1.0, 1.0)) is None
-    assert change(leases(), leases(1.0)) is None
+def on(width, energy, launch, boards, **fields):
+    gpus = [{"uuid": each} for each in boards]
+    return record(width, 1, energy, launch, environment={"devices": {"gpus": gpus}}, **fields)
 
 
-@given(st.lists(POSITIVE, min_size=2, max_size=6), st.lists(POSITIVE, min_size=2, max_size=6))
-def test_an_unpaired_change_is_the_ratio_of_means_inside_its_interval(one, other):
-    theirs = {("u", index): [value] for index, value in enumerate(other)}
-    made = change(leases(*one), theirs)
-    assert made.ratio == pytest.approx(statistics.fmean(one) / statistics.fmean(other))
-    assert made.low <= made.ratio <= made.high
-    back = change(theirs, leases(*one))
-    assert (back.low * made.high, back.high * made.low) == pytest.approx((1, 1))
-
-
-@given(st.lists(POSITIVE, min_size=2, max_size=6), st.floats(0.1, 10.0))
-def test_what_is_proportional_in_every_lease_has_no_uncertainty_when_paired(values, factor):
-    made = change(leases(*(factor * each for each in values)), leases(*values))
-    assert made.ratio == pytest.approx(factor)
-    assert made.high == pytest.approx(made.low)
-
-
-@given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=2, max_size=6), st.floats(0.01, 100))
-def test_no_unit_changes_a_change(pairs, unit):
-    one, other = leases(*(a for a, _ in pairs)), leases(*(b for _, b in pairs))
-    scaled = [
-        {key: [unit * v for v in each] for key, each in side.items()} for side in (one, other)
+def test_the_gain_of_other_boards_stands_beside_joules_and_nothing_else():
+    records = [on(1, 8.0 + n, n, "a") for n in range(2)] + [
+        on(2, 6.0 + n, n, "b") for n in range(2)
     ]
-    made, again = change(one, other), change(*scaled)
-    assert (again.ratio, again.low) == pytest.approx((made.ratio, made.low), rel=1e-6)
+    made = found(records, grid(width=1), (ENERGY, "latency_mean_s"))["w2-s1"].changes
+    assert (made[ENERGY].boards, made[ENERGY].systematic) == ((1, 1), 0.05)
+    assert (made["latency_mean_s"].boards, made["latency_mean_s"].systematic) == ((1, 1), None)
+
+
+def test_blocks_on_the_same_boards_make_a_claim_free_of_gain():
+    records = [
+        on(
+            width,
+            energy * (1 + 0.01 * n) * (1.002 if n % 2 == width % 2 else 1),
+            n,
+            "ab"[n % 2],
+            trial=f"block{n}",
+        )
+        for width, energy in ((1, 8.0), (2, 6.0))
+        for n in range(6)
+    ]
+    made = found(records, grid(width=1))["w2-s1"].changes[ENERGY]
+    assert (made.blocks, made.boards, made.systematic) == (6, (2, 2), None)
+    assert (made.significant, made.adjustment, made.family) == (True, "Holm", 1)
+    assert made.p_adjusted == made.p < 0.001
+
+
+def test_p_is_adjusted_over_the_savings_of_a_metric():
+    sizes = (1, 8)
+    records = [
+        record(
+            width,
+            size,
+            (8.0 - 2 * width) * (1 + 0.01 * ((n * size + width) % 3)),
+            n,
+            trial=f"block{n}-{size}",
+        )
+        for width in (1, 2)
+        for size in sizes
+        for n in range(6)
+    ]
+    made = found(records, grid(width=1), (ENERGY, "latency_mean_s"))
+    assert len(made) == 2
+    for saving in made.values():
+        assert {each.family for each in saving.changes.values()} == {2}
+        assert all(each.p_adjusted > each.p for each in saving.changes.values())

@@ -115,10 +115,10 @@ def test_gpu_hours_count_what_is_under_way(kind):
     cost = Cost(load_s=lambda settings: 60.0, point_s=lambda settings: 240.0)
     given = study(kind, budget=BudgetSpec(gpu_hours=1.0))
     world = World(given, cost=cost)
-    first = world.search.ask(1000)
+    first = world.search.ask(1000, 0)
     held_s = [trial.gpus * trial.expected_s for trial in first]
     assert sum(held_s) >= 3600 > sum(held_s[:-1])
-    assert world.search.ask(1000) == []
+    assert world.search.ask(1000, len(first)) == []
     assert not world.search.finished, "they may turn out to take less"
 
 

@@ -128,3 +128,20 @@ def test_a_warm_gpu_draws_more_than_a_cold_one() -> None:
         spent.append(boards.energy_j()["a"] - before)
     assert spent[0] < spent[1] < spent[2] < 1.02 * spent[0]
     assert 1.0 < boards.slowdown() < 1.01
+
+
+def test_the_temperature_moves_with_the_load_and_then_slowly_as_an_h200s() -> None:
+    clock = VirtualClock()
+    boards = Boards(["GPU-0"], clock, idle_w=78.0, tdp_w=700.0)
+
+    def after(seconds: float) -> float:
+        clock.sleep(seconds)
+        return boards.temperature_c()["GPU-0"]
+
+    assert after(60.0) == pytest.approx(34.0)
+    boards.draw(691.0)
+    assert after(6.0) == pytest.approx(57.0, abs=2.5)
+    assert after(60.0) == pytest.approx(59.0, abs=1.0)
+    boards.draw(125.0)
+    assert after(1.1) == pytest.approx(40.0, abs=2.0)
+    assert after(5.0) == pytest.approx(37.0, abs=2.5)

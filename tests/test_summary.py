@@ -38,16 +38,18 @@ def test_the_summary_is_the_object_that_was_promised():
     found = told(records())
     assert list(found) == [
         *("study", "points", "ok", "energy_invalid", "wrong_setting", "infeasible", "failed"),
-        *("launches", "gpu_seconds", "wall_seconds", "answers", "report", "tracking_uri"),
+        *("launches", "gpu_seconds", "wall_seconds", "discarded", "answers", "report"),
+        "tracking_uri",
     ]
     numbers = ("points", "ok", "energy_invalid", "wrong_setting", "infeasible", "failed")
     assert [found[name] for name in numbers] == [7, 1, 1, 1, 1, 1]
     assert (found["gpu_seconds"], found["wall_seconds"], found["report"]) == (60.0, 12.5, None)
     (answer,) = found["answers"]
-    assert set(answer) == {"condition", "front", "best", "why", "nearest_miss"}
-    assert [set(each) for each in answer["front"]] == [ENTRY, ENTRY]
+    assert set(answer) == {"condition", "front", "best", "why", "nearest_miss", "savings"}
+    assert [set(each) for each in answer["front"]] == [ENTRY | {"ties"}] * 2
     assert answer["best"] == answer["front"][1]
-    assert answer["best"]["energy"] == {"source": "nvml", "measured": True, "scope": "gpu"}
+    energy = {"source": "nvml", "measured": True, "scope": "gpu", "systematic": 0.05}
+    assert answer["best"]["energy"] == energy
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -58,7 +60,7 @@ def test_what_is_uncertain_is_marked_in_the_entry():
         undersampled=["ttft_p99_s"],
         config={"engine.quantization": "fp8"},
     )
-    (answer,) = answers_object("s", answers([record], STUDY))["answers"]
+    (answer,) = answers_object("s", answers([record], STUDY), [record])["answers"]
     (entry,) = answer["front"]
     assert (entry["undersampled"], entry["quality"]) == (["ttft_p99_s"], "unchecked")
     assert answer["best"] is None
@@ -67,7 +69,7 @@ def test_what_is_uncertain_is_marked_in_the_entry():
 
 def test_a_nearest_miss_says_which_limit_by_how_much():
     record = make_record("a", metrics=two_objectives(1, 6.0))
-    found = answers_object("s", answers([record], STUDY))
+    found = answers_object("s", answers([record], STUDY), [record])
     miss = found["answers"][0]["nearest_miss"]
     assert set(miss) == ENTRY | {"reason", "limit", "value", "excess"}
     assert miss["limit"] == {"metric": "latency_mean_s", "bound": 5.0, "kind": "upper"}
@@ -77,7 +79,7 @@ def test_a_nearest_miss_says_which_limit_by_how_much():
 def test_a_result_without_a_meter_has_no_energy():
     record = make_record("a", metrics={"latency_mean_s": 1.0}, energy=None)
     (answer,) = answers([record], STUDY, objectives={"latency_mean_s": "min"})
-    assert answers_object("s", [answer])["answers"][0]["best"]["energy"] is None
+    assert answers_object("s", [answer], [record])["answers"][0]["best"]["energy"] is None
 
 
 def test_a_point_counts_once_under_its_worst():

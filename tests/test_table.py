@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from sweeper.answers.best import answers
@@ -6,6 +8,7 @@ from sweeper.answers.panel import series
 from sweeper.answers.results import results
 from sweeper.answers.table import headline, table
 from sweeper.answers.units import digits, exponent, label, quantity
+from sweeper.results.record import Check
 from sweeper.spec import Settings, Study
 from tests.records import ESTIMATED, SIMULATED, make_record, two_objectives
 
@@ -112,6 +115,30 @@ def test_what_gave_no_result_is_counted_by_reason_and_point():
     assert "and 2 more" in text
     assert "long" not in text
     assert "failed: 1\n  1 x no reason given\n      y (batch_size=9)" in text
+
+
+def test_what_is_beside_the_gpus_has_a_table_of_its_own_and_is_in_no_joules():
+    beside = {"cpu_energy_per_output_token_j": 0.01, "beside_energy_share": 0.2}
+    given = [replace(each, metrics={**each.metrics, **beside}) for each in records()]
+    text = shown(given)
+    title = "  beside the launch's GPUs, and not in the joules above:\n"
+    assert title not in shown(records())
+    above, below = text.split(title)
+    assert rows(above) == rows(shown(records()).partition("\n\n")[0])
+    assert [line.split() for line in below.splitlines() if line.startswith("  1-16")] == [
+        ["1-16", "1", "16", "10.0", "0.200"]
+    ]
+    assert "DRAM" not in below
+    assert "[]" not in text
+
+
+def test_a_component_that_was_asked_for_and_is_missing_is_told_with_its_reason():
+    lost = Check(name="dram_energy", ok=False, detail="not_supported: no counter of dram")
+    left = Check(name="cpu_energy", ok=True, detail="not_exclusive: others may run here")
+    text = shown([replace(each, checks=(lost, left)) for each in records()])
+    assert "not known beside the GPUs:\n" in text
+    assert "  the node's memory: not_supported: no counter of dram (6 points)" in text
+    assert "not_exclusive" not in text
 
 
 def test_a_table_does_not_depend_on_the_order_of_records():

@@ -11,11 +11,12 @@ from sweeper.answers.table import table
 from sweeper.errors import JournalError, StudyError
 from sweeper.results.contents import FILE, Contents
 from sweeper.results.journal import Journal
+from sweeper.results.metrics import is_energy
 from sweeper.shelf import Shelved, open_study
 from sweeper.spec import Settings, Study
 from sweeper.study import dump
 from sweeper.terminal import answers_text, last_words
-from tests.records import make_record, two_objectives
+from tests.records import make_record, make_window, two_objectives
 from tests.studies import one_trial, simulated
 
 STUDY = simulated(batch_sizes=(1, 4, 16))
@@ -42,10 +43,9 @@ def shelved(name="a_study", **fields):
     return Shelved(study=study, whole=contents, contents=contents)
 
 
-def read_out(*studies, only_best=False, minimize=(), where=(), as_json=False):
-    return answers_text(
-        studies, only_best=only_best, minimize=minimize, where=where, as_json=as_json
-    )
+def read_out(*studies, only_best=False, minimize=(), where=(), **fields):
+    given = {"as_json": False, **fields}
+    return answers_text(studies, only_best=only_best, minimize=minimize, where=where, **given)
 
 
 def test_best_shows_one_row_and_front_all():
@@ -133,3 +133,52 @@ def test_a_study_is_found_by_its_file_and_by_its_folder(tmp_path):
     (folder / FILE).write_text("{}\n")
     with pytest.raises(JournalError, match=r"journal\.jsonl, line 1 is damaged"):
         open_study(str(folder), tmp_path / "mlruns")
+
+
+HOT = "thermal_slowdown: GPU-0"
+
+
+def hot_and_sound():
+    """Of two points the one with less energy was too hot."""
+    study, _ = measured()
+    hot = make_window(energy_j=100.0)
+    cool = {name: value for name, value in hot.metrics.items() if not is_energy(name)}
+    records = [
+        make_record(
+            "hot",
+            status="energy_invalid",
+            reason=HOT,
+            windows=[replace(hot, energy_j=None, reasons=(HOT,), metrics=cool)],
+        ),
+        make_record("sound", windows=[make_window(energy_j=300.0)]),
+    ]
+    contents = Contents(records=tuple(records))
+    return Shelved(study=study, whole=contents, contents=contents)
+
+
+def test_the_answer_with_discards_is_asked_for_and_says_so():
+    shelf = hot_and_sound()
+    text, _ = read_out(shelf)
+    assert "best: sound" in text
+    assert "windows without energy: 1 (1 thermal_slowdown)" in text
+    assert "--with-discards includes 1, whose readings still tell joules" in text
+    text, _ = read_out(shelf, discarded=True)
+    assert text.startswith("WITH DISCARDED WINDOWS INCLUDED")
+    assert "best: hot" in text
+    assert "included here: 1, whose readings still tell joules" in text
+
+
+def test_json_says_what_was_discarded_and_whether_it_counts():
+    for discarded, best in ((False, "sound"), (True, "hot")):
+        text, _ = read_out(hot_and_sound(), as_json=True, discarded=discarded)
+        told = json.loads(text)
+        assert told["with_discards"] is discarded
+        codes = {"thermal_slowdown": 1}
+        assert told["discarded"] == {"windows": 1, "usable": 1, "codes": codes}
+        assert told["answers"][0]["best"]["id"] == best
+
+
+def test_without_discards_nothing_is_said_of_them():
+    text, _ = read_out(shelved())
+    assert "discard" not in text
+    assert "without energy" not in text

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sweeper.answers.criteria import Limit, Verdict, judge, meets, study_limits
-from sweeper.answers.front import Group, Objectives, comparable, costs, front, knee
+from sweeper.answers.front import Group, Objectives, comparable, costs, front, knee, overlap, ties
 from sweeper.answers.quality import unchecked
 from sweeper.answers.results import Result, canonical, order, results, settled
+from sweeper.answers.savings import Saving, savings
 from sweeper.answers.units import CAVEAT, digits, quantity
 from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record
@@ -26,18 +27,22 @@ class Miss:
 class Answer:
     """The front of one group of comparable results, and the one to take.
 
-    `ties` are the results whose interval overlaps that of the lowest, without `best` itself.
+    `ties` are the results whose interval overlaps that of the lowest, without `best` itself;
+    `front_ties`, for each result of the front, those that overlap with it in every objective.
+    `savings` are against the study's baseline, in each objective.
     """
 
     group: Group
     objectives: Objectives
     limits: tuple[Limit, ...]
     front: tuple[Result, ...]
+    front_ties: tuple[tuple[Result, ...], ...]
     knee: Result | None
     best: Result | None
     ties: tuple[Result, ...]
     why: str
     nearest_miss: Miss | None
+    savings: tuple[Saving, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +84,23 @@ def answers(
     )
     groups += tuple(sorted(nothing, key=lambda group: order(group.condition)))
     aims = study.objectives if objectives is None else objectives
-    return tuple(answer(group, study, aims, where) for group in groups)
+    return tuple(
+        answer(group, study, aims, where, savings(group, study, verdicts, list(aims)))
+        for group in groups
+    )
 
 
 def answer(
-    group: Group, study: Study, objectives: Objectives, where: Sequence[Limit] = ()
+    group: Group,
+    study: Study,
+    objectives: Objectives,
+    where: Sequence[Limit] = (),
+    saved: tuple[Saving, ...] = (),
 ) -> Answer:
     """The front and the best of one group."""
     limits = study_limits(study, where)
-    shown = front((each for each in group.results if meets(each, where)), objectives)
+    within = [each for each in group.results if meets(each, where)]
+    shown = front(within, objectives)
     # Objectives that stand in for the study's were asked for: the first of them decides.
     given = list(objectives) != list(study.objectives)
     target = next(iter(objectives)) if given else target_of(objectives, limits)
@@ -110,11 +123,13 @@ def answer(
         objectives=objectives,
         limits=limits,
         front=shown,
+        front_ties=ties(shown, within, objectives),
         knee=turn,
         best=choice.best if choice else None,
         ties=choice.ties if choice else (),
         why=why,
         nearest_miss=miss,
+        savings=saved,
     )
 
 
@@ -134,7 +149,7 @@ def choose(allowed: Sequence[Result], target: Objectives) -> Choice | None:
         return None
     metric = next(iter(target))
     ranked = sorted(allowed, key=lambda each: (costs(each, target), each.gpus, each.id))
-    tied = [each for each in ranked if _overlap(each, ranked[0], metric)]
+    tied = [each for each in ranked if overlap(each, ranked[0], metric)]
     best = min(tied, key=lambda each: each.gpus)
     return Choice(
         best=best, ties=tuple(each for each in tied if each is not best), among=len(allowed)
@@ -178,18 +193,6 @@ def target_of(objectives: Objectives, limits: Sequence[Limit]) -> str:
             if is_energy(metric):
                 return metric
     return next(iter(objectives))
-
-
-def _overlap(one: Result, other: Result, metric: str) -> bool:
-    """Whether two intervals share a value; where one launch gives none, its value stands in."""
-    low, high = _extent(one, metric)
-    other_low, other_high = _extent(other, metric)
-    return low <= other_high and other_low <= high
-
-
-def _extent(result: Result, metric: str) -> tuple[float, float]:
-    value = result.metrics[metric]
-    return result.interval(metric) or (value, value)
 
 
 def _worst(result: Result, limits: Sequence[Limit]) -> Verdict:

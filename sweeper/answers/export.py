@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sweeper.answers.best import Answer
+from sweeper.answers.change import Change
 from sweeper.answers.quality import alters_output
 from sweeper.answers.results import STAGES, Result, canonical, order, settled
 from sweeper.answers.summary import WORST_FIRST
@@ -37,6 +38,8 @@ FACTS: Mapping[str, type] = {
     "on_front": bool,
     "best": bool,
     "quality": str,
+    "front_ties": str,
+    "baseline": str,
     "undersampled": str,
     "convention": str,
     "gpus": int,
@@ -45,14 +48,37 @@ FACTS: Mapping[str, type] = {
 }
 """The columns before settings and metrics; every table has them."""
 
+CHANGES: Mapping[str, type] = {
+    "ratio": float,
+    "ratio_ci95_low": float,
+    "ratio_ci95_high": float,
+    "ratio_paired": bool,
+    "ratio_blocks": int,
+    "ratio_launches": int,
+    "ratio_baseline_launches": int,
+    "ratio_boards": int,
+    "ratio_baseline_boards": int,
+    "ratio_systematic": float,
+    "ratio_p": float,
+    "ratio_p_adjusted": float,
+    "ratio_adjustment": str,
+    "ratio_comparisons": int,
+    "ratio_significant": bool,
+}
+"""The columns of a metric's change from the baseline, each after the metric's name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A result or a point without one: `facts` by the names of `FACTS`, settings, metrics."""
+    """A result or a point without one: `facts` by the names of `FACTS`, settings, metrics.
+
+    `changes` from the baseline are by metric, each by the names of `CHANGES`.
+    """
 
     facts: Mapping[str, Any]
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
+    changes: Mapping[str, Mapping[str, Any]]
     launch_command: str | None
 
 
@@ -113,7 +139,7 @@ def _bare(point: Sequence[Record], stage: str) -> Row:
         "launches": 0,
         **{f"launches_{status}": counted[status] for status in get_args(Status)},
     }
-    return Row(facts=facts, settings=first.config, metrics={}, launch_command=None)
+    return Row(facts=facts, settings=first.config, metrics={}, changes={}, launch_command=None)
 
 
 def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
@@ -125,6 +151,10 @@ def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
         "energy_scope": energy.scope,
         "energy_systematic": energy.systematic,
     }
+    ties = [
+        tied for shown, tied in zip(answer.front, answer.front_ties, strict=True) if shown is result
+    ]
+    saving = next((each for each in answer.savings if each.result is result), None)
     facts = {
         **bare.facts,
         **(origin or {}),
@@ -132,6 +162,8 @@ def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
         "on_front": any(result is each for each in answer.front),
         "best": result is answer.best,
         "quality": "unchecked" if alters_output(result.config, result.chosen) else None,
+        "front_ties": " ".join(each.id for tied in ties for each in tied) or None,
+        "baseline": saving.baseline.id if saving else None,
         "undersampled": " ".join(result.undersampled) or None,
         "launches": result.launches,
     }
@@ -139,15 +171,37 @@ def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
         facts=facts,
         settings=bare.settings,
         metrics=result.metrics,
+        changes={metric: _cells(each) for metric, each in saving.changes.items()} if saving else {},
         launch_command=result.launch_command,
     )
+
+
+def _cells(change: Change) -> dict[str, Any]:
+    return {
+        "ratio": change.ratio,
+        "ratio_ci95_low": change.low,
+        "ratio_ci95_high": change.high,
+        "ratio_paired": change.paired,
+        "ratio_blocks": change.blocks,
+        "ratio_launches": change.launches[0],
+        "ratio_baseline_launches": change.launches[1],
+        "ratio_boards": change.boards[0],
+        "ratio_baseline_boards": change.boards[1],
+        "ratio_systematic": change.systematic,
+        "ratio_p": change.p,
+        "ratio_p_adjusted": change.p_adjusted,
+        "ratio_adjustment": change.adjustment,
+        "ratio_comparisons": change.family or None,
+        "ratio_significant": change.significant,
+    }
 
 
 def table_bytes(rows: Sequence[Row], suffix: str) -> bytes:
     """Rows as a file of the format that `suffix` names.
 
     Settings stand under their dotted names, mappings and lists as JSON; metrics under their names,
-    with `_ci95_low`, `_ci95_high` or `_sd_windows` behind them, in SI units.
+    with `_ci95_low`, `_ci95_high` or `_sd_windows` behind them, in SI units. A column of `CHANGES`
+    is there where a result has it.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -162,6 +216,11 @@ def table_bytes(rows: Sequence[Row], suffix: str) -> bytes:
         columns[name] = pa.array(cells, types[kind])
     for name in sorted({name for row in rows for name in row.metrics}):
         columns[name] = pa.array([_plain(row.metrics.get(name)) for row in rows], pa.float64())
+    for metric in sorted({metric for row in rows for metric in row.changes}):
+        for name, kind in CHANGES.items():
+            cells = [_plain(row.changes.get(metric, {}).get(name)) for row in rows]
+            if any(cell is not None for cell in cells):
+                columns[f"{metric}_{name}"] = pa.array(cells, types[kind])
     columns["launch_command"] = pa.array([row.launch_command for row in rows], pa.string())
     file = io.BytesIO()
     write = csv.write_csv if suffix == ".csv" else parquet.write_table

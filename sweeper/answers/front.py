@@ -1,6 +1,7 @@
 """Dominance, fronts and knees of results (pure).
 
-Every metric is compared by its mean over launches; ties stay on a front together.
+Dominance compares means over launches. Results whose intervals overlap in every objective are
+ties: which of them is better was not found out.
 """
 
 import math
@@ -57,6 +58,33 @@ def front(results: Iterable[Result], objectives: Objectives) -> tuple[Result, ..
         if not any(dominates(other, cost) for other, _ in known)
     ]
     return tuple(result for _, result in sorted(best, key=lambda pair: (pair[0], pair[1].id)))
+
+
+def ties(
+    front: Iterable[Result], results: Iterable[Result], objectives: Objectives
+) -> tuple[tuple[Result, ...], ...]:
+    """For each result of a front those, on it or not, that tie with it in every objective."""
+    known = [result for result in results if costs(result, objectives) is not None]
+    return tuple(
+        tuple(
+            other
+            for other in known
+            if other is not result and all(overlap(result, other, each) for each in objectives)
+        )
+        for result in front
+    )
+
+
+def overlap(one: Result, other: Result, metric: str) -> bool:
+    """Whether two intervals share a value; where one launch gives none, its value stands in."""
+    low, high = _extent(one, metric)
+    other_low, other_high = _extent(other, metric)
+    return low <= other_high and other_low <= high
+
+
+def _extent(result: Result, metric: str) -> tuple[float, float]:
+    value = result.metrics[metric]
+    return result.interval(metric) or (value, value)
 
 
 def comparable(results: Iterable[Result]) -> tuple[Group, ...]:

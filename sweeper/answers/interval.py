@@ -31,6 +31,11 @@ def t_quantile(p: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(low)
 
 
+def p_value(t: float, freedom: int) -> float:
+    """P(|T| > |t|) of Student's t: the two-sided p of a mean that many standard errors from 0."""
+    return max(0.0, 1.0 - _central(math.atan(abs(t) / math.sqrt(freedom)), freedom))
+
+
 def _central(angle: float, freedom: int) -> float:
     """P(|T| < sqrt(freedom) tan(angle)): Abramowitz and Stegun 26.7.3 and 26.7.4."""
     cosine = math.cos(angle)

@@ -12,16 +12,16 @@ from pathlib import Path
 from string import Template
 
 from sweeper.answers.best import Answer, target_of
+from sweeper.answers.change_words import basis_text, change_text, gain_text, verdict_text
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_answer import answer_section
 from sweeper.answers.page_cost import cost_section, troubles_section
+from sweeper.answers.page_discards import discards_section
 from sweeper.answers.page_methods import environment_section, methods_section
 from sweeper.answers.page_words import (
     BANNERS,
     TIMES,
     badge,
-    basis_text,
-    change_text,
     data_table,
     figure_of,
     heading_of,
@@ -29,7 +29,6 @@ from sweeper.answers.page_words import (
     title_of,
 )
 from sweeper.answers.results import Provenance
-from sweeper.answers.savings import savings
 from sweeper.answers.summary import counts, launches
 from sweeper.answers.table import doubt, plain
 from sweeper.answers.units import label
@@ -59,8 +58,7 @@ def save(text: str, figures: Mapping[str, bytes], folder: Path) -> Path:
 def page(study: Study, contents: Contents, found: Sequence[Answer]) -> str:
     """The page as text."""
     kinds = doubts(found)
-    records = contents.standing()
-    sections = [answer_section(each, found, study, records) for each in found]
+    sections = [answer_section(each, found, study) for each in found]
     if not sections:
         sections = [element("section", element("h2", "No results"), element("p", _NOTHING))]
     script = _read("page.js")
@@ -75,6 +73,7 @@ def page(study: Study, contents: Contents, found: Sequence[Answer]) -> str:
         header=_header(study, contents, found),
         sections=join(sections),
         troubles=troubles_section(contents),
+        discards=discards_section(study, contents, found),
         cost=cost_section(contents),
         environment=environment_section(contents),
         methods=methods_section(contents, study, found),
@@ -121,7 +120,7 @@ def _header(study: Study, contents: Contents, found: Sequence[Answer]) -> Html:
         element("h1", study.name),
         element("p", _question(study), class_="question"),
         element("dl", [element("div", element("dt", k), element("dd", v)) for k, v in facts]),
-        _glance(study, contents, found),
+        _glance(study, found),
         _elsewhere(),
     )
 
@@ -130,6 +129,7 @@ def _elsewhere() -> Html:
     """Links to what stands behind the conditions."""
     links = {
         "troubles": "what could not be measured",
+        "discards": "windows that were discarded",
         "cost": "what the study cost",
         "environment": "environment",
         "methods": "methods",
@@ -155,12 +155,11 @@ def _question(study: Study) -> str:
     return f"{said}?"
 
 
-def _glance(study: Study, contents: Contents, found: Sequence[Answer]) -> Html | None:
+def _glance(study: Study, found: Sequence[Answer]) -> Html | None:
     """A row for each condition: what to take, what it costs and what it saves."""
     shown = [each for each in found if each.group.results]
     if not shown:
         return None
-    records = contents.standing()
     rows = []
     for number, answer in enumerate(found, start=1):
         if not answer.group.results:
@@ -170,10 +169,11 @@ def _glance(study: Study, contents: Contents, found: Sequence[Answer]) -> Html |
         best = answer.best
         saving = _NO_PARTNER if study.baseline else "no baseline is set"
         if best is not None:
-            for each in savings(answer.group, study, records, [target]):
+            for each in answer.savings:
                 if each.result is best and target in each.changes:
                     change = each.changes[target]
-                    saving = f"{change_text(change)} ({basis_text(change)})"
+                    said = [basis_text(change), verdict_text(change), gain_text(change)]
+                    saving = f"{change_text(change)} ({'; '.join(filter(None, said))})"
             if saving == _NO_PARTNER and _is_baseline(study, best.config):
                 saving = "is the baseline"
         numbers = [figure_of(best, metric, answer.group) if best else "none" for metric in metrics]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sweeper.answers.beside import component_metrics
 from sweeper.answers.best import Answer, target_of
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_plot import plots
@@ -22,21 +23,20 @@ from sweeper.answers.panel import axes_of, place_of
 from sweeper.answers.results import Result
 from sweeper.answers.table import (
     EXPLAINED,
+    TIED_WORDS,
     UNKNOWN,
     cell,
+    gains_of,
     levers,
     mark,
     ranked,
     shown_metrics,
 )
 from sweeper.answers.units import CAVEAT, exponent, label
-from sweeper.results.record import Record
 from sweeper.spec import Study
 
 
-def answer_section(
-    answer: Answer, answers: Sequence[Answer], study: Study, records: Sequence[Record]
-) -> Html:
+def answer_section(answer: Answer, answers: Sequence[Answer], study: Study) -> Html:
     """Everything that a study says of one group of comparable results."""
     name = f"c{_place_among(answer, answers) + 1}"
     group = answer.group
@@ -56,7 +56,7 @@ def answer_section(
         element("p", _facts(answer), class_="facts"),
         recommendation(answer, name),
         _figure(answer, name),
-        savings_section(answer, study, records, name),
+        savings_section(answer, study, name),
         price_section(answer, study, name),
         results_table(answer, study, name),
         id=name,
@@ -74,7 +74,8 @@ def _facts(answer: Answer) -> str:
     facts = [f"{count} result{'s' * (count != 1)}", f"{group.convention} windows"]
     if group.source is not None:
         of = f" (scope: {group.scope})" if group.scope else ""
-        facts.append(f"energy by {group.source}{of}")
+        gain = "".join(f", {each}" for each in gains_of(group.results))
+        facts.append(f"energy by {group.source}{of}{gain}")
     if answer.limits:
         facts.append("limits: " + " and ".join(limit_text(limit) for limit in answer.limits))
     if CAVEAT[group.provenance]:
@@ -210,7 +211,7 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
     rows = ranked(answer)
     group = answer.group
     keys = levers(rows)
-    metrics = shown_metrics(answer)
+    metrics = list(dict.fromkeys([*shown_metrics(answer), *component_metrics(answer)]))
     powers = {
         metric: exponent([v for each in rows if (v := each.value(metric)) is not None], metric)
         for metric in metrics
@@ -242,10 +243,8 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
         )
         body.append((row, id(result) in first_seen))
     notes = [text for sign, text in EXPLAINED.items() if sign in signs]
-    gains = sorted(
-        {each.energy.systematic for each in rows if each.energy and each.energy.systematic}
-    )
-    notes += [f"gain error of the meter ±{100 * gain:g} %, not in the intervals" for gain in gains]
+    notes += [TIED_WORDS] if any(answer.front_ties) else []
+    notes += [f"{each}, not in the intervals" for each in gains_of(rows)]
     caption = f"By {label(next(iter(answer.objectives)))}, the best first"
     if CAVEAT[group.provenance]:
         caption += f" ({CAVEAT[group.provenance]})"
@@ -262,6 +261,13 @@ def results_table(answer: Answer, study: Study, name: str) -> Html:
 def _what(result: Result, study: Study, answer: Answer) -> Html:
     beyond = [f"{label(limit.metric)}{why}" for limit, why in misses(result, answer).items()]
     words = mark(result, study, answer)
+    ties = [
+        each.id
+        for shown, tied in zip(answer.front, answer.front_ties, strict=True)
+        for each in tied
+        if shown is result
+    ]
+    words += f" with {', '.join(ties)}" if ties else ""
     return join(
         element("strong", words) if result is answer.best else words,
         element("span", f"{'; ' if words else ''}misses {', '.join(beyond)}") if beyond else None,

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
+from sweeper.answers.beside import missing_components
 from sweeper.answers.markup import Html, element
 from sweeper.answers.page_words import TIMES, badge, data_table, named
 from sweeper.answers.results import Provenance, settled
@@ -21,7 +22,7 @@ SHOWN = 5
 
 
 def troubles_section(contents: Contents) -> Html:
-    """The points without a result or without energy, and the windows without energy, by reason."""
+    """The points without a result or without energy, by reason."""
     records = contents.standing()
     rows = []
     for words, reasons in troubles(settled(records)).items():
@@ -45,12 +46,8 @@ def troubles_section(contents: Contents) -> Html:
         )
     else:
         parts.append(element("p", "Every point has a result with energy."))
-    discarded = _discarded(_windows(contents))
-    if discarded:
-        said = "; ".join(f"{count} {TIMES} {reason}" for reason, count in discarded)
-        parts.append(
-            element("p", f"Windows without energy, which no joules are taken from: {said}.")
-        )
+    if lacking := missing_components(settled(records)):
+        parts.append(element("p", f"Not known beside the GPUs: {'; '.join(lacking)}."))
     if contents.deaths:
         died = Counter(_first_line(line.get("reason")) for line in contents.deaths)
         said = "; ".join(f"{count} {TIMES} {reason}" for reason, count in _ordered(died))
@@ -70,9 +67,10 @@ def cost_section(contents: Contents) -> Html:
     every = contents.records or records
     rows = [
         _row("GPUs held", f"{_hours(held_s)} GPU-hours"),
+        *_blocks(contents),
         *_lease_joules(contents),
         *_joules(contents),
-        _row("windows", f"{len(_windows(contents))}"),
+        _row("windows", f"{len(windows_of(contents))}"),
         _row("launches (engine starts)", f"{launches(every)}"),
         _row("sittings", f"{max(1, len(contents.sittings))}"),
         _row("wall time", f"{_hours(wall_s(contents))} hours, from each start to its last record"),
@@ -83,13 +81,26 @@ def cost_section(contents: Contents) -> Html:
         data_table("Cost of the study", ["what", "how much"], rows, "cost"),
         element(
             "p",
-            "Joules of whole leases are those of their devices from before loading to the end: "
+            "Joules of whole leases are those of the devices that launches ran on, from before "
+            "loading to the end: "
             "loading, warming up and waiting between windows are in them, and so are the windows. "
             "A launch that died tells none.",
             class_="notes",
         ),
         aria_labelledby="cost-title",
     )
+
+
+def _blocks(contents: Contents) -> list[Html]:
+    """A row for the leases that compared finalists, where there were any."""
+    blocks = {line["trial_id"] for line in contents.trials if line.get("stage") == "final"}
+    leases = [line for line in contents.ended if line["trial_id"] in blocks]
+    if not leases:
+        return []
+    held_s = math.fsum(line.get("gpu_seconds") or 0.0 for line in leases)
+    of = "lease" if len(leases) == 1 else "leases"
+    said = f"{_hours(held_s)} GPU-hours in {len(leases)} {of}"
+    return [_row("of these, blocks of finalists", said)]
 
 
 def wall_s(contents: Contents) -> float:
@@ -156,11 +167,11 @@ def _metered(contents: Contents) -> Iterable[tuple[Energy | None, Mapping[str, A
         record.id: record.energy for record in contents.records if record.energy is not None
     }
     only = next(iter(by_point.values()), None) if len(set(by_point.values())) == 1 else None
-    for window in _windows(contents):
+    for window in windows_of(contents):
         yield by_point.get(window["id"], only), window
 
 
-def _windows(contents: Contents) -> Sequence[Mapping[str, Any]]:
+def windows_of(contents: Contents) -> Sequence[Mapping[str, Any]]:
     """Every window that closed, also those of launches that died later."""
     if contents.windows:
         return contents.windows
@@ -179,16 +190,6 @@ def _origin(energy: Energy | None, records: Sequence[Record]) -> tuple[Provenanc
     if simulated or energy.source == "simulated":
         return "simulation", source
     return ("measured" if energy.measured else "estimate"), source
-
-
-def _discarded(windows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """The gravest codes of the windows without energy, the commonest first."""
-    codes = (
-        _first_line(next(iter(window["reasons"]), None)).partition(":")[0]
-        for window in windows
-        if window.get("energy_j") is None
-    )
-    return _ordered(Counter(codes))
 
 
 def _ordered(counted: Counter[str]) -> list[tuple[str, int]]:

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.answers.beside import component_metrics
 from sweeper.answers.best import Answer
+from sweeper.answers.change import MIN_BLOCKS
 from sweeper.answers.markup import Html, element, join
+from sweeper.answers.page_drift import drift_part
 from sweeper.answers.page_words import TIMES, data_table
 from sweeper.answers.table import shown_metrics
 from sweeper.answers.units import label, unit
@@ -28,6 +31,8 @@ CONVENTIONS: Mapping[str, str] = {
 }
 METHODS: Mapping[str, str] = {
     "counter": "the difference of two readings of a cumulative hardware counter",
+    "counter log": "the difference of two moments of a counter that another instrument logged",
+    "power log": "the integral, sample to sample, of a power that another instrument logged",
     "estimate": "an estimate from a model of power, without hardware counters",
     "model": "what the simulated engine's model says its devices used",
 }
@@ -38,7 +43,7 @@ def environment_section(contents: Contents) -> Html:
     records = contents.standing()
     versions = _versions(records, contents)
     hosts = _hosts(records)
-    parts: list[Html] = []
+    parts: list[Html | None] = []
     if hosts:
         rows = [
             element(
@@ -59,7 +64,7 @@ def environment_section(contents: Contents) -> Html:
             for name, numbers in versions.items()
         ]
         parts.append(data_table("Versions", ["package", "version"], rows, "versions"))
-    parts.append(_sittings(contents))
+    parts += [drift_part(contents), _sittings(contents)]
     return element(
         "section",
         element("h2", "Environment", id="environment-title"),
@@ -80,6 +85,7 @@ def methods_section(contents: Contents, study: Study, answers: Sequence[Answer])
             f"launch, {measure.launches} launch{'es' * (measure.launches != 1)} of each "
             "configuration; points are shuffled in every pass"
         ),
+        *_finalists(study),
         (
             f"warm-up of {measure.warmup.min_batches} to {measure.warmup.max_batches} batches, "
             "until the rate is steady; nothing of it is counted"
@@ -94,10 +100,20 @@ def methods_section(contents: Contents, study: Study, answers: Sequence[Answer])
         ),
         f"a percentile with fewer than {MIN_TAIL} samples beyond it is marked: too few samples",
         (
-            "changes against the baseline are ratios of means, their intervals on the scale of "
-            "logarithms; paired where both sides come from the same leases, thus the same GPUs, "
-            "else by Welch's approximation"
+            "changes against the baseline are ratios of geometric means, their intervals and p by "
+            "Student's t on logarithms: paired, of one ratio for each block (a lease that holds "
+            "both sides, on the same GPUs), else unpaired by Welch's approximation"
         ),
+        (
+            f"significance is claimed of pairs in at least {MIN_BLOCKS} blocks alone, with p "
+            "adjusted by Holm over the comparisons of a condition and metric; whatever else has a "
+            "p screens, adjusted by Benjamini-Hochberg, and is no claim"
+        ),
+        (
+            "the gain error of boards cancels in a ratio where both sides ran on the same GPUs, "
+            "and is in its interval where each side ran on several; else it stands beside the ratio"
+        ),
+        "results whose intervals overlap in every objective are tied, whatever their order here",
         (
             "a limit is met when the worse end of the interval meets it, with one launch by "
             "value; best is the least of the first objective among the results that meet every "
@@ -118,6 +134,22 @@ def methods_section(contents: Contents, study: Study, answers: Sequence[Answer])
         _study_text(contents),
         aria_labelledby="methods-title",
     )
+
+
+def _finalists(study: Study) -> list[str]:
+    """A sentence on the blocks, where there are any."""
+    asked = study.settings.measure.finalists
+    if not asked.blocks:
+        return []
+    return [
+        (
+            f"of each condition the {asked.count} best, and what their savings are stated "
+            f"against, are launched again in {asked.blocks} blocks: each block is one lease that "
+            "launches all of them on the first GPUs it holds, in an order of chance that puts "
+            "each of them at every place equally often; a block that was cut is measured again as "
+            "a whole, and finalists are judged by their blocks alone"
+        )
+    ]
 
 
 def _meters(records: Iterable[Record]) -> list[str]:
@@ -143,7 +175,9 @@ def _meters(records: Iterable[Record]) -> list[str]:
 
 
 def _definitions(answers: Sequence[Answer]) -> Html:
-    metrics = list(dict.fromkeys(metric for each in answers for metric in shown_metrics(each)))
+    shown = [metric for each in answers for metric in shown_metrics(each)]
+    shown += [metric for each in answers for metric in component_metrics(each)]
+    metrics = list(dict.fromkeys(shown))
     rows = [
         element(
             "tr",

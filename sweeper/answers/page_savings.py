@@ -3,47 +3,46 @@
 from collections.abc import Sequence
 
 from sweeper.answers.best import Answer, target_of
+from sweeper.answers.change import MIN_BLOCKS, Adjustment, Change
+from sweeper.answers.change_words import basis_text, change_text, claim_text, percent
 from sweeper.answers.limit_price import LimitPrice, Step, limit_prices
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_words import (
     badge,
-    basis_text,
-    change_text,
     column,
     data_table,
     folded_table,
     limit_text,
     named,
-    percent,
     title_of,
 )
-from sweeper.answers.savings import Saving, savings
+from sweeper.answers.savings import Saving
 from sweeper.answers.table import doubt
 from sweeper.answers.units import digits, exponent, label, quantity
-from sweeper.results.record import Record
 from sweeper.spec import Study
 
 
-def savings_section(
-    answer: Answer, study: Study, records: Sequence[Record], name: str
-) -> Html | None:
+def savings_section(answer: Answer, study: Study, name: str) -> Html | None:
     """A row for each result that differs from the baseline in its axes alone."""
     if not study.baseline:
         return None
     group = answer.group
     target = target_of(answer.objectives, answer.limits)
     metrics = sorted(answer.objectives, key=lambda metric: metric != target)
-    found = savings(group, study, records, metrics)
     against = named(study.baseline)
     heading = element("h3", f"Against the baseline, {against}", " ", badge(group.provenance))
-    shown = [saving for saving in found if saving.changes]
+    shown = [saving for saving in answer.savings if saving.changes]
     if not shown:
         why = "no result has the baseline's choices with all other axes equal"
         return element("div", heading, element("p", f"There are no comparisons: {why}."))
     head: list[object] = ["point"]
     for metric in metrics:
         said = badge(doubt(group, metric))
-        head += [join(f"{label(metric)}, change ", said), join("ratio ", said)]
+        head += [
+            join(f"{label(metric)}, change ", said),
+            join("ratio ", said),
+            join("what may be claimed ", said),
+        ]
     head.append("against")
     bases = {_basis(saving) for saving in shown}
     if len(bases) > 1:
@@ -65,17 +64,10 @@ def savings_section(
         )
         for saving in shown
     ]
-    interval = any(each.low is not None for saving in shown for each in saving.changes.values())
     notes = "All other axes are equal; a negative change is less than the baseline."
     if len(bases) == 1:
         notes += f" How they were compared: {bases.pop()}."
-    if interval:
-        notes += (
-            " In brackets the 95 % interval of the change. Unpaired: the two sides come from "
-            "different leases, and the interval carries the variance between boards."
-        )
-    else:
-        notes += " One launch on a side gives no interval: nothing is said of the uncertainty."
+    notes = " ".join([notes, *_notes([c for each in shown for c in each.changes.values()])])
     return element(
         "div",
         heading,
@@ -84,10 +76,52 @@ def savings_section(
             head,
             rows,
             f"{name}-savings",
-            range(1, 1 + 2 * len(metrics)),
+            [1 + 3 * place + cell for place in range(len(metrics)) for cell in (0, 1)],
         ),
         element("p", notes, class_="notes"),
     )
+
+
+def _notes(changes: Sequence[Change]) -> list[str]:
+    """What a reader must know of these changes, and of no others."""
+    intervals = [each for each in changes if each.low is not None]
+    notes = []
+    if not intervals:
+        notes.append("One launch on a side gives no interval: nothing is said of the uncertainty.")
+    else:
+        notes.append("In brackets the 95 % interval of the change, over launches.")
+    if any(not each.paired for each in intervals):
+        notes.append(
+            "Unpaired: the two sides come from different leases, and the interval carries the "
+            "variance between boards as far as launches on several of them show it."
+        )
+    if claims := _families(changes, "Holm"):
+        notes.append(
+            f"Significant or not is said of pairs in at least {MIN_BLOCKS} blocks, which hold all "
+            f"together: p is adjusted by Holm over {claims}, and significant is at most 0.05."
+        )
+    if screened := _families(changes, "Benjamini-Hochberg"):
+        notes.append(
+            f"Screening, by Benjamini-Hochberg over {screened}, says where to look and claims "
+            f"nothing: a claim needs {MIN_BLOCKS} blocks on the same GPUs "
+            "(measure.finalists.blocks)."
+        )
+    notes += [
+        f"±{100 * gain:g} % is the gain error of the boards on each side. It is the same in every "
+        "launch on a board: it cancels on the same GPUs alone, and stands beside a ratio where too "
+        "few boards were used to show it."
+        for gain in sorted({each.systematic for each in changes if each.systematic is not None})
+    ]
+    return notes
+
+
+def _families(changes: Sequence[Change], adjustment: Adjustment) -> str:
+    """Over how many comparisons each p was adjusted; empty where none was."""
+    sizes = sorted({each.family for each in changes if each.adjustment == adjustment})
+    if not sizes:
+        return ""
+    named = " or ".join(map(str, sizes))
+    return f"{named} comparison{'s' * (sizes != [1])} of a metric"
 
 
 def _basis(saving: Saving) -> str:
@@ -98,12 +132,13 @@ def _basis(saving: Saving) -> str:
 def _cells(saving: Saving, metric: str) -> Html:
     change = saving.changes.get(metric)
     if change is None:
-        return join([element("td", "not known", class_="number")] * 2)
+        return join([element("td", "not known", class_="number")] * 2, element("td", ""))
     differs = basis_text(change) != _basis(saving)
     text = change_text(change) + (f" ({basis_text(change)})" if differs else "")
     return join(
         element("td", text, class_="number"),
         element("td", digits(change.ratio), class_="number"),
+        element("td", claim_text(change), class_="prose"),
     )
 
 

@@ -8,13 +8,11 @@ from sweeper.answers.criteria import Limit, judge
 from sweeper.answers.front import Group
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.results import Provenance, Result
-from sweeper.answers.savings import Change
 from sweeper.answers.table import brief, doubt, plain
-from sweeper.answers.units import digits, exponent, label, prefixed, quantity
+from sweeper.answers.units import bracketed, digits, exponent, label, prefixed, quantity
 from sweeper.results.metrics import METRICS
 from sweeper.spec import Values
 
-MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 BANNERS: Mapping[Provenance, str] = {
     "measured": "",
@@ -77,7 +75,7 @@ def column(metric: str, power: int, group: Group) -> Html:
     return join(
         element("span", label(metric)),
         " ",
-        element("span", f"[{prefixed(metric, power)}]", class_="unit"),
+        element("span", unit, class_="unit") if (unit := bracketed(metric, power)) else None,
         " ",
         badge(doubt(group, metric)),
     )
@@ -111,33 +109,6 @@ def misses(result: Result, answer: Answer) -> dict[Limit, str]:
     verdicts = {limit: judge(result, limit) for limit in answer.limits}
     why = {"missing": " (not known)", "undersampled": " (too few samples)"}
     return {limit: why.get(each.basis, "") for limit, each in verdicts.items() if not each.ok}
-
-
-def percent(value: float) -> str:
-    """A change in percent with its sign, to about three digits and no finer than a hundredth."""
-    size = abs(value)
-    text = f"{size:,.{2 if size < 1 else 1 if size < 100 else 0}f}"
-    if not text.strip("0."):
-        return "0 %"
-    return f"{MINUS if value < 0 else '+'}{text} %"
-
-
-def change_text(change: Change) -> str:
-    """A change in percent with its interval, if it has one."""
-    text = percent(change.percent)
-    if change.low is None or change.high is None:
-        return text
-    low, high = (percent(100 * (each - 1)).removesuffix(" %") for each in (change.low, change.high))
-    return f"{text} [{low}, {high}]"
-
-
-def basis_text(change: Change) -> str:
-    """How the two sides of a change were measured."""
-    ours, theirs = change.launches
-    how = "paired" if change.paired else "unpaired"
-    if change.low is None:
-        return f"{how}, one launch: no interval"
-    return f"{how}, {ours} launches" if ours == theirs else f"{how}, {ours} and {theirs} launches"
 
 
 LONG = 30

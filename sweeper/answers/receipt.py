@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.answers.evidence import device_lines, reason_lines
 from sweeper.answers.table import plain
 from sweeper.answers.units import quantity
 from sweeper.errors import StudyError
@@ -75,8 +76,9 @@ def _window(window: Window) -> list[str]:
         ),
     ]
     lines += _readings(window.readings)
+    lines += [f"      {line}" for line in device_lines(window.evidence)]
     if window.energy_j is None:
-        return [*lines, f"    no energy: {window.reason or 'no reason given'}"]
+        return [*lines, *(f"    {line}" for line in reason_lines(window.reasons))]
     energy = f"    energy {window.energy_j:.3f} J"
     if window.output_tokens:
         each = window.energy_j / window.output_tokens

@@ -6,8 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from sweeper.answers.best import Answer, Miss
+from sweeper.answers.change import Change
+from sweeper.answers.discards import Discards, discards_of
+from sweeper.answers.drift import drift_object, drifts
 from sweeper.answers.quality import alters_output
 from sweeper.answers.results import Result, settled
+from sweeper.answers.savings import Saving
 from sweeper.results.contents import Contents
 from sweeper.results.record import Record, Status
 
@@ -45,25 +49,86 @@ def summary(
         "launches": launches(records),
         "gpu_seconds": gpu_seconds,
         "wall_seconds": wall_seconds,
+        "discarded": discards_object(discards_of(records)),
         "answers": [answer_object(answer) for answer in answers],
         "report": report,
         "tracking_uri": tracking_uri,
     }
 
 
-def answers_object(study: str, answers: Sequence[Answer]) -> dict[str, Any]:
-    """What `front --json` and `best --json` print."""
-    return {"study": study, "answers": [answer_object(answer) for answer in answers]}
+def answers_object(
+    study: str,
+    answers: Sequence[Answer],
+    records: Iterable[Record],
+    *,
+    with_discards: bool = False,
+) -> dict[str, Any]:
+    """What `front --json` and `best --json` print.
+
+    `records` are as measured; `with_discards` says that the answers count their discarded windows.
+    """
+    records = tuple(records)
+    return {
+        "study": study,
+        "with_discards": with_discards,
+        "discarded": discards_object(discards_of(records)),
+        "drift": [drift_object(each) for each in drifts(records)],
+        "answers": [answer_object(answer) for answer in answers],
+    }
+
+
+def discards_object(found: Discards) -> dict[str, Any]:
+    """How many windows have no energy, how many of them tell joules all the same, and why."""
+    return {"windows": found.windows, "usable": found.usable, "codes": dict(found.codes)}
 
 
 def answer_object(answer: Answer) -> dict[str, Any]:
     """The front, the best and the reasons of one condition."""
     return {
         "condition": dict(answer.group.condition),
-        "front": [entry(result) for result in answer.front],
-        "best": entry(answer.best) if answer.best else None,
+        "front": [
+            entry(result) | {"ties": [each.id for each in ties]}
+            for result, ties in zip(answer.front, answer.front_ties, strict=True)
+        ],
+        "best": (
+            entry(answer.best) | {"ties": [each.id for each in answer.ties]}
+            if answer.best
+            else None
+        ),
         "why": answer.why,
         "nearest_miss": _miss(answer.nearest_miss) if answer.nearest_miss else None,
+        "savings": [saving_object(saving) for saving in answer.savings],
+    }
+
+
+def saving_object(saving: Saving) -> dict[str, Any]:
+    """A result against its baseline, by metric."""
+    return {
+        "id": saving.result.id,
+        "baseline": saving.baseline.id,
+        "changes": {metric: change_object(each) for metric, each in saving.changes.items()},
+    }
+
+
+def change_object(change: Change) -> dict[str, Any]:
+    """A ratio to the baseline. An interval and p are there only where launches give them."""
+    uncertainty = {
+        "ci95_low": change.low,
+        "ci95_high": change.high,
+        "p": change.p,
+        "p_adjusted": change.p_adjusted,
+        "adjustment": change.adjustment,
+        "comparisons": change.family,
+    }
+    return {
+        "ratio": change.ratio,
+        "paired": change.paired,
+        "blocks": change.blocks,
+        "launches": list(change.launches),
+        "boards": list(change.boards),
+        "systematic": change.systematic,
+        "significant": change.significant,
+        **(uncertainty if change.p is not None else {}),
     }
 
 
@@ -80,7 +145,12 @@ def entry(result: Result) -> dict[str, Any]:
         "config": dict(result.config),
         "metrics": dict(result.metrics),
         "energy": energy
-        and {"source": energy.source, "measured": energy.measured, "scope": energy.scope},
+        and {
+            "source": energy.source,
+            "measured": energy.measured,
+            "scope": energy.scope,
+            "systematic": energy.systematic,
+        },
         "launches": result.launches,
         "gpus": result.gpus,
         "launch_command": result.launch_command,

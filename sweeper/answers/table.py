@@ -8,12 +8,15 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.answers.beside import component_metrics, missing_components
 from sweeper.answers.best import Answer
+from sweeper.answers.change import MIN_BLOCKS, Change
+from sweeper.answers.change_words import change_text, p_text
 from sweeper.answers.criteria import judge
 from sweeper.answers.front import Group
 from sweeper.answers.quality import unchecked
 from sweeper.answers.results import Result, settled
-from sweeper.answers.units import CAVEAT, digits, exponent, label, prefixed, quantity
+from sweeper.answers.units import CAVEAT, bracketed, digits, exponent, label, quantity
 from sweeper.results.metrics import is_energy
 from sweeper.results.record import Record, Status
 from sweeper.spec import Study, Values
@@ -27,6 +30,15 @@ EXPLAINED: Mapping[str, str] = {
     "!": "! beyond a limit",
 }
 """The signs of a cell, and what is said of them below a table."""
+CHANGE_SIGNS: Mapping[str, str] = {
+    "[": "[95 % interval over launches]",
+    "*": f"* significant: p at most 0.05 by Holm, paired in {MIN_BLOCKS} blocks or more",
+    "~": "~ screening: p by Benjamini-Hochberg, no claim",
+    "paired": "paired BLOCKS, unpaired LAUNCHES",
+}
+"""The signs of a change, and what is said of them."""
+TIED, BESIDE = "(tied)", "tied with front"
+TIED_WORDS = "tied: intervals overlap in every objective"
 _TROUBLE_WORDS: Mapping[Status, str] = {
     "energy_invalid": "without energy",
     "wrong_setting": "not what was asked",
@@ -40,8 +52,8 @@ def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) ->
     known = list(records)
     homes = {record.id: record.study for record in known}
     parts = [_section(study, answer, homes) for answer in answers]
-    troubles = _troubles(settled(known))
-    return "\n\n".join([*parts, *([troubles] if troubles else [])]) + "\n"
+    parts += [_troubles(settled(known)), missing(settled(known))]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def headline(answers: Sequence[Answer]) -> str:
@@ -92,7 +104,8 @@ def _section(study: Study, answer: Answer, homes: Mapping[str, str]) -> str:
         facts.append(CAVEAT[group.provenance].upper())
     if all(str(each.config.get("model.weights")).startswith("dummy") for each in group.results):
         facts.append("random weights")
-    lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), ""]
+    lines = [f"{title}  ({'; '.join(facts)})", *_grid(study, answer), *_savings(study, answer), ""]
+    lines += _beside(answer)
     verdict = f"best: {answer.best.id if answer.best else 'none'}: {answer.why}"
     lines += textwrap.wrap(
         verdict, WIDTH, initial_indent="  ", subsequent_indent="        ", break_long_words=False
@@ -123,9 +136,78 @@ def _grid(study: Study, answer: Answer) -> list[str]:
     lines = _aligned(columns)
     cells = "".join(cell for _, column, _ in columns[1:-2] for cell in column)
     notes = [text for sign, text in EXPLAINED.items() if sign in cells]
-    gains = {result.energy.systematic for result in rows if result.energy}
-    notes += [f"gain error of the meter ±{100 * gain:g} %" for gain in gains if gain]
+    notes += [TIED_WORDS] if any(answer.front_ties) else []
+    notes += [f"{each}, not in the intervals" for each in gains_of(rows)]
     return [*lines, *([f"  {'; '.join(notes)}"] if notes else [])]
+
+
+def _beside(answer: Answer) -> list[str]:
+    """The components that are known, in the order of the results above."""
+    metrics = component_metrics(answer)
+    if not metrics:
+        return []
+    rows = ranked(answer)
+    columns = [
+        ("id", [result.id for result in rows], str.ljust),
+        *((key, cells, str.rjust) for key, cells in levers(rows)),
+        *((*_column(metric, answer, rows), str.rjust) for metric in metrics),
+    ]
+    return ["  beside the launch's GPUs, and not in the joules above:", *_aligned(columns), ""]
+
+
+def _savings(study: Study, answer: Answer) -> list[str]:
+    """The changes from the baseline, with what may be claimed of each and how it was measured."""
+    shown = [each for each in answer.savings if each.changes]
+    if not shown:
+        return []
+    columns: list[tuple[str, list[str], Callable[[str, int], str]]] = [
+        ("id", [each.result.id for each in shown], str.ljust),
+        ("against", [each.baseline.id for each in shown], str.ljust),
+    ]
+    for metric in answer.objectives:
+        found = [each.changes.get(metric) for each in shown]
+        kind = doubt(answer.group, metric)
+        title = f"{label(metric)}, change" + (f" ({kind})" if kind else "")
+        columns.append(
+            (title, [change_text(each) if each else UNKNOWN for each in found], str.rjust)
+        )
+        if any(each and each.p is not None for each in found):
+            columns.append(("p", [_p(each) for each in found], str.ljust))
+    columns.append(("how", [_how(next(iter(each.changes.values()))) for each in shown], str.ljust))
+    changes = [change for each in shown for change in each.changes.values()]
+    said = "".join(cell for _, cells, _ in columns for cell in cells)
+    notes = [text for sign, text in CHANGE_SIGNS.items() if sign in said]
+    gains = sorted({each.systematic for each in changes if each.systematic is not None})
+    notes += [
+        f"^ ±{100 * gain:g} % of the boards' gain on each side, not in the interval"
+        for gain in gains
+    ]
+    against = ", ".join(f"{key.rpartition('.')[2]}={plain(v)}" for key, v in study.baseline.items())
+    return [
+        "",
+        f"  against the baseline, {against}",
+        *_aligned(columns),
+        *textwrap.wrap("; ".join(notes), WIDTH, initial_indent="  ", subsequent_indent="  "),
+    ]
+
+
+def _p(change: Change | None) -> str:
+    if change is None or change.p_adjusted is None:
+        return UNKNOWN
+    sign = {True: "*", False: "", None: "~"}[change.significant]
+    return f"{p_text(change.p_adjusted)}{sign}"
+
+
+def _how(change: Change) -> str:
+    ours, theirs = change.launches
+    how = f"paired {change.blocks}" if change.paired else f"unpaired {ours}+{theirs}"
+    return how + (" ^" if change.systematic is not None else "")
+
+
+def gains_of(results: Iterable[Result]) -> list[str]:
+    """The gain errors of the meters that gave joules, which stand beside them in no interval."""
+    gains = {each.energy.systematic for each in results if each.energy}
+    return [f"gain error of the meter ±{100 * gain:g} %" for gain in sorted(filter(None, gains))]
 
 
 def ranked(answer: Answer) -> list[Result]:
@@ -161,10 +243,17 @@ def shown_metrics(answer: Answer) -> list[str]:
 def _column(metric: str, answer: Answer, rows: Sequence[Result]) -> tuple[str, list[str]]:
     values = [value for result in rows if (value := result.value(metric)) is not None]
     power = exponent(values, metric)
-    title = f"{label(metric)} [{prefixed(metric, power)}]"
+    title = " ".join(filter(None, [label(metric), bracketed(metric, power)]))
     cells = [cell(result, metric, power, answer) for result in rows]
     kind = doubt(answer.group, metric)
     return f"{title} ({kind})" if kind else title, cells
+
+
+def missing(records: Iterable[Record]) -> str:
+    """What of the nodes was asked for and is not known; empty where there is nothing."""
+    said = missing_components(records)
+    lines = [line for why in said for line in textwrap.wrap(why, WIDTH, initial_indent="  ")]
+    return "\n".join(["not known beside the GPUs:", *lines]) if lines else ""
 
 
 def doubt(group: Group, metric: str) -> str | None:
@@ -195,11 +284,16 @@ def cell(result: Result, metric: str, power: int, answer: Answer) -> str:
 
 def mark(result: Result, study: Study, answer: Answer) -> str:
     """What a result is among the others, in words."""
+    places = [place for place, each in enumerate(answer.front) if each is result]
+    tied = any(answer.front_ties[place] for place in places)
+    beside = any(result is each for ties in answer.front_ties for each in ties)
     marks = [
         ("best", result is answer.best),
         ("tie", any(result is each for each in answer.ties)),
         ("knee", result is answer.knee),
-        ("front", any(result is each for each in answer.front)),
+        ("front", bool(places)),
+        (TIED, tied),
+        (BESIDE, beside and not places),
         ("quality: unchecked", bool(unchecked(study, result.config, result.chosen))),
     ]
     return " ".join(word for word, holds in marks if holds)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from sweeper.answers.results import CI_HIGH, CI_LOW, Provenance
+from sweeper.results.components import COMPONENTS
 from sweeper.results.metrics import LATENCIES, SD_WINDOWS
 
 _UNITS = {
@@ -11,6 +12,8 @@ _UNITS = {
     "energy_per_output_token_j": "J/token",
     "energy_per_token_j": "J/token",
     "energy_per_request_j": "J/request",
+    **{f"{name}_energy_j": "J" for name in COMPONENTS},
+    **{f"{name}_energy_per_output_token_j": "J/token" for name in COMPONENTS},
     "power_mean_w": "W",
     "output_tokens_per_s": "tokens/s",
     "requests_per_s": "requests/s",
@@ -26,6 +29,10 @@ _LABELS = {
     "energy_per_token_j": "energy per token",
     "energy_per_request_j": "energy per request",
     "energy_j": "energy per window",
+    "cpu_energy_per_output_token_j": "CPU per output token",
+    "dram_energy_per_output_token_j": "DRAM per output token",
+    "idle_gpu_energy_per_output_token_j": "idle GPUs per output token",
+    "beside_energy_share": "share beside the GPUs",
     "power_mean_w": "power",
     "output_tokens_per_s": "output tokens",
     "requests_per_s": "requests",
@@ -72,6 +79,11 @@ def exponent(values: Sequence[float], metric: str) -> int:
 def prefixed(metric: str, power: int) -> str:
     """The unit with the prefix of a power of ten."""
     return _PREFIXES[power] + unit(metric)
+
+
+def bracketed(metric: str, power: int) -> str:
+    """The unit as a heading has it; nothing for a share, which has none."""
+    return f"[{prefixed(metric, power)}]" if unit(metric) else ""
 
 
 def digits(value: float, power: int = 0, significant: int = 3) -> str:

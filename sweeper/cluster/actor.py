@@ -48,7 +48,10 @@ class Supervised(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A trial and where it goes, as it travels to an actor."""
+    """A trial and where it goes, as it travels to an actor.
+
+    With `whole_node` the lease holds all of the node's GPUs and CPUs, whatever the trial needs.
+    """
 
     trial: Trial = field(repr=False)
     study: str
@@ -57,6 +60,7 @@ class Task:
     cpus: float
     gpus: int
     lease_class: str
+    whole_node: bool = False
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -126,10 +130,10 @@ class LeaseActor(tune.Trainable):
             "host": task.host,
             "lease_cpus": task.cpus,
             "nice": os.nice(0),
+            "exclusive_node": task.whole_node,
         }
-        opened: Supervised = lease_class(
-            task.trial, devices[: task.trial.gpus], task.study, self._scratch, place
-        )
+        held = devices if task.whole_node else devices[: task.trial.gpus]
+        opened: Supervised = lease_class(task.trial, held, task.study, self._scratch, place)
         return opened
 
 

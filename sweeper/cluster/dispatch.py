@@ -13,8 +13,10 @@ from typing import Any
 from sweeper.cluster.attempts import (
     Course,
     Death,
+    begun,
     died,
     keys,
+    named,
     record_key,
     recorded,
     remaining,
@@ -96,8 +98,7 @@ class Dispatcher:
             self._evict()
             return None
         trial = self._waiting.pop(place.request.id)
-        course = self._courses[trial.id]
-        self._courses[trial.id] = replace(course, attempts=course.attempts + 1)
+        self._courses[trial.id] = begun(self._courses[trial.id])
         lease = Lease(id=f"{trial.id}.{trial.attempt}", trial=trial, place=place)
         self._running[lease.id] = _Running(lease=lease)
         return lease
@@ -154,7 +155,7 @@ class Dispatcher:
         idle = self.pool.idle
         if not idle or len(self._waiting) >= idle or self._search.finished:
             return False
-        asked = self._search.ask(idle)
+        asked = self._search.ask(idle, len(self._waiting) + len(self._running))
         for trial in asked:
             numbered = replace(trial, attempt=self._first_attempt(trial))
             self._courses[trial.id] = Course(trial=numbered)
@@ -162,20 +163,24 @@ class Dispatcher:
         return bool(asked)
 
     def _death(self, running: _Running, event: Event) -> Death:
-        launches = running.lease.trial.launches
+        under_way = running.lease.trial.launches[running.launch : running.launch + 1]
         point = event.get("point") or running.point
         key: Key | None = None
-        if point is not None and running.launch < len(launches):
-            launch = launches[running.launch]
-            key = (str(point), launch.number, launch.stage)
-        return Death(node_id=running.lease.place.node.id, reason=event["reason"], point=key)
+        if point is not None and under_way:
+            key = (str(point), under_way[0].number, under_way[0].stage)
+        return Death(
+            node_id=running.lease.place.node.id,
+            reason=event["reason"],
+            point=key,
+            launch=named(under_way[0]) if under_way else None,
+        )
 
     def _end(
         self, lease_id: str, course: Course, before: frozenset[Key], *, failed_only: bool
     ) -> None:
         self._release(lease_id)
         self._courses[course.trial.id] = course
-        lost = course.given_up - before
+        lost = course.given_up - before - course.accepted
         if lost:
             self._give_up(course, lost, course.deaths[-1].reason)
         left = remaining(course, failed_only=failed_only)

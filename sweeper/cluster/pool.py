@@ -82,10 +82,12 @@ def need(request: Request, node: Node) -> Room:
     """What the request would hold of this node.
 
     A fair share is two CPUs and two more per GPU, unless that is more than the GPUs' part of the
-    node; a CPU-only node is taken whole.
+    node; a CPU-only node is taken whole, and so is one that nobody else may work on.
     """
     total = len(node.devices)
     width = max(total, request.width) if request.whole_node else request.width
+    if request.whole_node:
+        return Room(width, max(node.cpus, request.cpus or 0.0))
     if request.cpus is not None:
         return Room(width, request.cpus)
     if node.gpus == 0:

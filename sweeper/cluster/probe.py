@@ -10,7 +10,7 @@ from typing import Any
 from sweeper.engines import host_memory
 from sweeper.engines.hub import hub_facts
 from sweeper.engines.loading import Attempt
-from sweeper.meters.inspection import estimate, nvml_of_node, rapl_zones
+from sweeper.meters.inspection import amd_of_node, estimate, nvml_of_node, rapl_zones
 from sweeper.meters.nvml import driver_version, gpus_of_node
 from sweeper.trial.environment import describe, package_versions
 
@@ -54,6 +54,7 @@ def examine(gpus: int) -> dict[str, Any]:
         "hub": hub_facts(os.environ),
         "nvml": nvml,
         "gpus": rows,
+        "amd": amd_of_node(),
         "rapl": rapl_zones(),
         "estimate": None if gpus else estimate(),
         "engines": attempt.results(),

@@ -104,6 +104,7 @@ class Desk:
             cpus=lease.place.cpus,
             gpus=lease.place.width if node.gpus else 0,
             lease_class=self.lease_class,
+            whole_node=lease.place.request.whole_node,
         )
 
     def heard(self, tune_id: str, events: list[dict[str, Any]]) -> None:

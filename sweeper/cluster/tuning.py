@@ -144,6 +144,13 @@ def _refusal(
         return f"{trial.gpus} GPUs for one launch, on {max(widest, elastic)}-GPU nodes"
     if resources.max_gpus is not None and trial.gpus > resources.max_gpus:
         return f"{trial.gpus} GPUs for one launch, with resources.max_gpus at {resources.max_gpus}"
+    if resources.exclusive_node and resources.max_gpus is not None and not elastic:
+        fitting = [len(node.devices) for node in nodes if len(node.devices) >= trial.gpus]
+        if min(fitting, default=0) > resources.max_gpus:
+            return (
+                f"resources.exclusive_node: nodes of {min(fitting)} GPUs, "
+                f"with resources.max_gpus at {resources.max_gpus}"
+            )
     most = max((node.cpus for node in nodes if len(node.devices) >= trial.gpus), default=0.0)
     if resources.cpus != "auto" and resources.cpus > most and not elastic:
         return f"resources.cpus: {resources.cpus} CPUs, on nodes with at most {most:g} free"

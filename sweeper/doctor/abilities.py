@@ -39,11 +39,11 @@ def engine(kind: EngineKind, facts: Facts) -> tuple[Ability, list[Finding]]:
 
 
 def meters(facts: Facts) -> tuple[list[Ability], list[Finding]]:
-    """Whether NVML's counters, RAPL's and CodeCarbon's estimate work on a node, and the way there.
+    """Which counters, logs and estimates work on a node, and the way there.
 
     What is wrong with single GPUs is said by `gpus.gpu_findings`.
     """
-    found = (_nvml(facts), _rapl(facts), _codecarbon(facts))
+    found = (_nvml(facts), _amd(facts), _rapl(facts), _REPLAY, _codecarbon(facts))
     return [ability for ability, _ in found], [each for _, some in found for each in some]
 
 
@@ -61,15 +61,42 @@ def _nvml(facts: Facts) -> tuple[Ability, list[Finding]]:
     return Ability(name="nvml", works=False, note=why), [finding]
 
 
+def _amd(facts: Facts) -> tuple[Ability, list[Finding]]:
+    found = facts["amd"]
+    if not (found["present"] or found.get("gpus")):
+        return Ability(name="amd", works=False, note="no GPU of AMD's"), []
+    if not found["works"]:
+        why = f"amdsmi says {found['reason']}: {found['detail']}"
+        way = (
+            "install ROCm, and the package of the same release: pip install /opt/rocm/share/amd_smi"
+        )
+    elif found["counters"] == found["gpus"] > 0:
+        note = f"counters of {found['gpus']} GPUs; with meter: amd"
+        return Ability(name="amd", works=True, note=note), []
+    else:
+        lost = found["gpus"] - found["counters"]
+        why = f"{lost} of {found['gpus']} GPUs tell no energy: {', '.join(found['reasons'])}"
+        way = "see amd-smi metric --energy; virtual machines have no such counter"
+    finding = Finding(kind="missing", what=f"no counter of AMD's GPUs: {why}", way_out=way)
+    return Ability(name="amd", works=False, note=why), [finding]
+
+
+_REPLAY: tuple[Ability, list[Finding]] = (
+    Ability(name="replay", works=None, note="reads the log that a study names (replay.file)"),
+    [],
+)
+
+
 def _rapl(facts: Facts) -> tuple[Ability, list[Finding]]:
-    zones = facts["rapl"]
+    zones = [zone for zone in facts["rapl"] if zone["counted"]]
     names = ", ".join(zone["name"] for zone in zones if zone["readable"])
     if names:
-        used = "beside GPUs nothing uses it" if facts["offered"]["gpus"] else "through CodeCarbon"
-        return Ability(name="rapl", works=True, note=f"{names} can be read; {used}"), []
+        gpus = facts["offered"]["gpus"]
+        used = "beside GPUs with resources.exclusive_node: true" if gpus else "with meter: rapl"
+        return Ability(name="rapl", works=True, note=f"{names}; {used}"), []
     if zones:
         why = "this user cannot read /sys/class/powercap"
-        way = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, after every boot"
+        way = "sudo chmod a+r /sys/class/powercap/intel-rapl*:*/energy_uj, after every boot"
     else:
         why = "no /sys/class/powercap/intel-rapl:*"
         way = "sudo modprobe intel_rapl_msr on the machine itself; virtual machines have none"

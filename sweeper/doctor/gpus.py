@@ -56,7 +56,13 @@ def gpu_findings(facts: Facts) -> Iterator[Finding]:
     """Of NVML as a whole, then of the GPUs."""
     wanted, found = facts["offered"]["gpus"], offered(facts)
     nvml = facts["nvml"]
-    if wanted and not nvml["works"]:
+    if wanted and not nvml["works"] and facts["amd"].get("counters", 0) >= wanted:
+        yield Finding(
+            kind="advice",
+            what="its GPUs are AMD's, which meter: auto does not take",
+            way_out="set meter: amd in each study",
+        )
+    elif wanted and not nvml["works"]:
         yield Finding(
             kind="fault",
             what=f"Ray hands out {wanted} GPUs, but NVML says {nvml['reason']}: {nvml['detail']}",

@@ -204,6 +204,14 @@ class SimulatedEngine:
         """Joules of each device so far, on the launch's clock, idle time included."""
         return self._meter().energy_j()
 
+    def host_j(self) -> Mapping[str, float]:
+        """Joules of the node's processors (`cpu`) and memory (`dram`), as `energy_j`."""
+        return self._meter().host_j()
+
+    def idle_j(self, device: str) -> float:
+        """Joules of a GPU of the node that stands idle, as `energy_j`."""
+        return self._meter().idle_j(device)
+
     def temperature_c(self) -> dict[str, float]:
         """Of each device now, in degrees Celsius."""
         return self._meter().temperature_c()

@@ -2,13 +2,16 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sweeper.engines import Clock, Engine
 
 METERS: dict[str, str] = {
-    "nvml": "sweeper.meters.nvml:NvmlMeter",
+    "nvml": "sweeper.meters.nvml_meter:NvmlMeter",
+    "amd": "sweeper.meters.amd:AmdMeter",
+    "rapl": "sweeper.meters.rapl:RaplMeter",
+    "replay": "sweeper.meters.replay:ReplayMeter",
     "codecarbon": "sweeper.meters.codecarbon:CodeCarbonMeter",
     "simulated": "sweeper.meters.simulated:SimulatedMeter",
 }
@@ -21,15 +24,21 @@ class Reading:
 
     `energy_j` maps a device's name (a GPU's UUID, or the name of an estimated component) to its
     counter; only differences of two readings of one meter mean anything. `t_s` is the moment the
-    counters describe, on the clock the engine's events use.
+    counters describe, on the clock the engine's events use. `components` is what was read beside
+    them (`components.Components.read`), as plain data.
     """
 
     t_s: float
     energy_j: Mapping[str, float]
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Meter(Protocol):
-    """Reads cumulative joules; never turns a failed reading into a number."""
+    """Reads cumulative joules; never turns a failed reading into a number.
+
+    Where the study has a key of the meter's name (`replay`), its value follows the engine when one
+    is made.
+    """
 
     source: str
     """Its name in records, such as `nvml`."""
@@ -67,8 +76,14 @@ class Meter(Protocol):
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """What each device is doing now, as far as it tells.
 
-        Of `compute_pids` (a list), `memory_used_bytes`, `memory_total_bytes` and `temperature_c`,
-        those that are known; a device that tells nothing is absent.
+        Of `compute_pids` (a list), `memory_used_bytes`, `memory_total_bytes`, `temperature_c`,
+        `memory_temperature_c`, `sm_clock_mhz`, `memory_clock_mhz`, `utilization` (0 to 1),
+        `power_limit_w`, `events` (names of what holds the clocks down now), `violations_s` (seconds
+        that each of these has held them down, ever), `ecc_corrected` and `ecc_uncorrected` (errors
+        since the driver was loaded) and `xids` (numbers of critical errors since `open`), those
+        that are known; a device that tells nothing is absent.
+
+        Raises `MeterError` where a device fails.
         """
         ...
 

@@ -5,20 +5,24 @@ integral of the instant power. Their ratio finds counters that miss energy or co
 says nothing of the gain error that both have in common.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from sweeper.engines import Clock
-from sweeper.meters.counter import Watch, period_s
+from sweeper.meters.counter import Counters, Tick, Watch, period_s
+from sweeper.meters.integral import Sample, integral
 
 SAMPLE_S = 0.02
 """Between samples of the power, which boards renew every 20 to 100 ms (arXiv 2312.02741)."""
 FEWEST_TICKS = 4
+COMPARED_S = 3.0
+"""Thirty ticks of a counter of 100 ms: edges known to a few milliseconds are 0.3 % of it.
 
-Sample = tuple[float, float]
-"""(seconds, watts)."""
+On an H200 (driver 580) the ratio of an idle GPU was within 0.1 % of one, with and without a CUDA
+context, and under steady load within 0.5 %."""
+
+Powers = Mapping[str, Callable[[], float]]
+"""How to read watts of each device that tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,53 +46,36 @@ class Comparison:
 
 
 def compare(
-    device: str,
-    counter_j: Callable[[], float],
-    power_w: Callable[[], float],
-    clock: Clock,
-    seconds: float,
-) -> Comparison:
-    """Watch one device for `seconds`, longer where its counter has hardly ticked by then.
+    counters: Counters, powers: Powers, clock: Clock, seconds: float
+) -> dict[str, Comparison]:
+    """Watch devices together for `seconds`, longer where a counter has hardly ticked by then.
 
     Raises:
-        MeterError: the counter stands still or goes down, or one of the two cannot be read.
+        MeterError: a counter stands still or goes down, or it or a power cannot be read.
     """
-    samples: list[Sample] = []
-    watch = Watch({device: counter_j}, clock)
-    ticks = watch.ticks[device]
+    samples: dict[str, list[Sample]] = {device: [] for device in counters}
+    watch = Watch(counters, clock)
     ends_s = clock.now() + seconds
 
     def sampled() -> bool:
-        at_s = clock.now()
-        if not samples or at_s - samples[-1][0] >= SAMPLE_S:
-            watts = power_w()
-            samples.append(((at_s + clock.now()) / 2, watts))
-        return at_s >= ends_s and len(ticks) >= FEWEST_TICKS
+        for device, power_w in powers.items():
+            at_s, taken = clock.now(), samples[device]
+            if not taken or at_s - taken[-1][0] >= SAMPLE_S:
+                watts = power_w()
+                taken.append(((at_s + clock.now()) / 2, watts))
+        return clock.now() >= ends_s and all(
+            len(ticks) >= FEWEST_TICKS for ticks in watch.ticks.values()
+        )
 
     watch.until(sampled)
+    return {device: _compared(ticks, samples[device]) for device, ticks in watch.ticks.items()}
+
+
+def _compared(ticks: Sequence[Tick], samples: Sequence[Sample]) -> Comparison:
     first, last = ticks[0], ticks[-1]
     return Comparison(
         period_s=period_s(ticks),
         duration_s=last.t_s - first.t_s,
         counter_j=last.energy_j - first.energy_j,
-        power_j=integral(samples, first.t_s, last.t_s),
+        power_j=integral(samples, first.t_s, last.t_s) if samples else 0.0,
     )
-
-
-def integral(samples: Sequence[Sample], from_s: float, until_s: float) -> float:
-    """Joules between two moments of a power that goes straight from sample to sample.
-
-    Before the first sample and after the last one it is as there.
-    """
-    times = [t_s for t_s, _ in samples]
-    inside = samples[bisect_right(times, from_s) : bisect_left(times, until_s)]
-    line = [(from_s, _at(samples, times, from_s)), *inside, (until_s, _at(samples, times, until_s))]
-    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(line))
-
-
-def _at(samples: Sequence[Sample], times: Sequence[float], t_s: float) -> float:
-    place = bisect_right(times, t_s)
-    if place in {0, len(samples)}:
-        return samples[min(place, len(samples) - 1)][1]
-    (before_s, before_w), (after_s, after_w) = samples[place - 1 : place + 1]
-    return before_w + (after_w - before_w) * (t_s - before_s) / (after_s - before_s)

@@ -3,7 +3,7 @@
 Everything is plain data. What does not work has `works: false` with a reason code and a detail.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 from sweeper.clocks import RealClock
 from sweeper.errors import MeterError
 from sweeper.meters import nvml
-from sweeper.meters.comparison import compare
+from sweeper.meters.comparison import COMPARED_S, compare
+from sweeper.meters.powercap import POWERCAP, zones
 
-COMPARED_S = 3.0
-"""Thirty ticks of a counter of 100 ms: edges known to a few milliseconds are 0.3 % of it."""
-POWERCAP = Path("/sys/class/powercap")
+KFD = Path("/dev/kfd")
+"""What AMD's driver shows where there is a GPU to compute on."""
 
 
 def refusal(error: MeterError) -> dict[str, Any]:
@@ -94,12 +94,11 @@ def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         handle = nvml.handle_of(uuid)
         method = nvml.power_method(handle)
         found = compare(
-            uuid,
-            partial(nvml.energy_j, uuid, handle),
-            nvml.power_reader(handle),
+            {uuid: partial(nvml.energy_j, uuid, handle)},
+            {uuid: nvml.power_reader(handle)},
             RealClock(),
             seconds,
-        )
+        )[uuid]
     except MeterError as error:
         return refusal(error)
     module = any(part in str(gpu.get("name", "")) for part in nvml.MODULE_NAMES)
@@ -115,21 +114,57 @@ def counter(gpu: Mapping[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def rapl_zones(powercap: Path = POWERCAP) -> list[dict[str, Any]]:
-    """The processor's energy counters that the kernel shows, and whether they can be read here."""
-    zones = []
-    for folder in sorted(powercap.glob("intel-rapl:*")):
+    """The processors' energy counters that the kernel shows, and whether they can be read here.
+
+    `counted` are those that make up the energy of processors and memory; the others are in them.
+    """
+    rows: list[dict[str, Any]] = []
+    for zone in zones(powercap):
+        row = {
+            "zone": zone.folder.name,
+            "name": zone.name,
+            "counted": zone.component in {"cpu", "dram"},
+        }
         try:
-            name = (folder / "name").read_text().strip()
-        except OSError:
-            name = folder.name
-        try:
-            int((folder / "energy_uj").read_text())
-        except (OSError, ValueError):
-            readable = False
+            zone.raw_uj()
+        except MeterError as error:
+            rows.append({**row, "readable": False, "reason": error.code})
         else:
-            readable = True
-        zones.append({"zone": folder.name, "name": name, "readable": readable})
-    return zones
+            rows.append({**row, "readable": True})
+    return rows
+
+
+def amd_of_node(kfd: Path = KFD) -> dict[str, Any]:
+    """Whether AMD's library tells energy here, of how many GPUs.
+
+    `present` is whether the kernel has a device for AMD's GPUs at all.
+    """
+    from sweeper.meters import amd
+
+    try:
+        with amd.session() as library, amd.explained("the list of GPUs"):
+            handles = library.amdsmi_get_processor_handles()
+            joules = [_counted(amd.energy_j, handle) for handle in handles]
+    except MeterError as error:
+        return {"present": kfd.exists(), **refusal(error)}
+    working = sum(each is None for each in joules)
+    reasons = sorted({each for each in joules if each is not None})
+    return {
+        "present": kfd.exists(),
+        "works": True,
+        "gpus": len(handles),
+        "counters": working,
+        "reasons": reasons,
+    }
+
+
+def _counted(energy_j: Callable[[str, Any], float], handle: Any) -> str | None:
+    """`None` for a counter that can be read, else the reason code."""
+    try:
+        energy_j("a GPU", handle)
+    except MeterError as error:
+        return error.code
+    return None
 
 
 def estimate() -> dict[str, Any]:

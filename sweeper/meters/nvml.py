@@ -6,17 +6,11 @@ and counts in another order than CUDA.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, TypeVar
 
 import pynvml
 
-from sweeper.clocks import RealClock
-from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
-from sweeper.meters import Reading
-from sweeper.meters.counter import Counters, periods_s, read_aligned
-from sweeper.meters.trace import PowerTrace, Trace
 
 CODES: Mapping[int, str] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "nvml_missing",
@@ -41,8 +35,30 @@ UNTOLD = (
 """Answers that mean that a fact is not to be had here, while the device is well."""
 MODULE_NAMES = ("GH200",)
 """Grace Hopper counts the module: GPU, CPU and memory (as found by Zeus, pull request 172)."""
-CLOCK_DRIFT = 0.05
-MACHINE = RealClock()
+VIOLATIONS: Mapping[int, str] = {
+    pynvml.NVML_FI_DEV_PERF_POLICY_POWER: "power_cap",
+    pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL: "thermal",
+    pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST: "sync_boost",
+    pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT: "board_limit",
+    pynvml.NVML_FI_DEV_PERF_POLICY_RELIABILITY: "reliability",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: "sw_thermal_slowdown",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN: "hw_thermal_slowdown",
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN: "hw_power_brake_slowdown",
+}
+"""Counters of the time that clocks were held down, by what. They are nanoseconds: on an H200 at its
+power cap (driver 580) that of the cap went up by 56.35e9 in 56.37 s."""
+EVENTS: Mapping[int, str] = {
+    pynvml.nvmlClocksEventReasonGpuIdle: "idle",
+    pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "set_clocks",
+    pynvml.nvmlClocksEventReasonSwPowerCap: "power_cap",
+    pynvml.nvmlClocksEventReasonHwSlowdown: "hw_slowdown",
+    pynvml.nvmlClocksEventReasonSyncBoost: "sync_boost",
+    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "sw_thermal_slowdown",
+    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hw_thermal_slowdown",
+    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "hw_power_brake_slowdown",
+    pynvml.nvmlClocksEventReasonDisplayClockSetting: "display_clocks",
+}
+"""Why the clocks are what they are at this moment, by bit."""
 
 Handle = Any
 PowerReader = Callable[[], float]
@@ -153,12 +169,6 @@ def facts_of(handle: Handle) -> dict[str, Any]:
     memory = told(pynvml.nvmlDeviceGetMemoryInfo, handle)
     persistence = told(pynvml.nvmlDeviceGetPersistenceMode, handle)
     ecc = told(pynvml.nvmlDeviceGetEccMode, handle)
-    uncorrected = told(
-        pynvml.nvmlDeviceGetTotalEccErrors,
-        handle,
-        pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-        pynvml.NVML_VOLATILE_ECC,
-    )
     pci = told(pynvml.nvmlDeviceGetPciInfo, handle)
     facts = {
         "uuid": told(pynvml.nvmlDeviceGetUUID, handle),
@@ -171,7 +181,7 @@ def facts_of(handle: Handle) -> dict[str, Any]:
         "power_limit_default_w": default_mw and default_mw / 1e3,
         "persistence": persistence if persistence is None else bool(persistence),
         "ecc": ecc and bool(ecc[0]),
-        "ecc_uncorrected": uncorrected,
+        "ecc_uncorrected": _ecc_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
         "mig": _sliced(handle),
         "temperature_c": _temperature_c(handle),
     }
@@ -195,13 +205,91 @@ def state_of(handle: Handle) -> dict[str, Any]:
     """What a device is doing now, of what `Meter.state` names."""
     processes = told(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     memory = told(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    utilization = told(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    events = told(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+    limit_mw = told(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    fields = _fields(handle, [pynvml.NVML_FI_DEV_MEMORY_TEMP, *VIOLATIONS])
+    violations_s = {VIOLATIONS[each]: fields[each] / 1e9 for each in VIOLATIONS if each in fields}
+    # Memory without a sensor answers 0.
+    memory_c = float(fields.get(pynvml.NVML_FI_DEV_MEMORY_TEMP, 0)) or None
     state = {
         "compute_pids": processes if processes is None else sorted(p.pid for p in processes),
         "memory_used_bytes": memory and int(memory.used),
         "memory_total_bytes": memory and int(memory.total),
         "temperature_c": _temperature_c(handle),
+        "memory_temperature_c": memory_c,
+        "sm_clock_mhz": told(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": told(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+        "utilization": utilization and int(utilization.gpu) / 100,
+        "power_limit_w": limit_mw and limit_mw / 1e3,
+        "events": None if events is None else _events(int(events)),
+        "violations_s": violations_s or None,
+        "ecc_corrected": _ecc_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+        "ecc_uncorrected": _ecc_errors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
     }
     return {name: value for name, value in state.items() if value is not None}
+
+
+def _events(bits: int) -> list[str]:
+    """The names of the bits that are set; those that have none by their number."""
+    unnamed = bits & ~sum(EVENTS)
+    names = [name for bit, name in EVENTS.items() if bits & bit]
+    return [*names, hex(unnamed)] if unnamed else names
+
+
+def _ecc_errors(handle: Handle, kind: int) -> int | None:
+    count = told(pynvml.nvmlDeviceGetTotalEccErrors, handle, kind, pynvml.NVML_VOLATILE_ECC)
+    return None if count is None else int(count)
+
+
+def _fields(handle: Handle, ids: Sequence[int]) -> dict[int, int]:
+    """Whole numbers of a device by field id; those that it does not tell are absent."""
+    values = told(pynvml.nvmlDeviceGetFieldValues, handle, ids) or ()
+    found = {}
+    for value in values:
+        if value.nvmlReturn == pynvml.NVML_SUCCESS:
+            wide = value.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+            found[value.fieldId] = int(value.value.ullVal if wide else value.value.uiVal)
+    return found
+
+
+class XidWatch:
+    """Critical errors (Xid) of devices since the watch began, where the driver tells of them.
+
+    Asking does not wait. Some come from a program's own faults, others from the board's: NVIDIA's
+    catalogue of Xid errors has them by number.
+    """
+
+    def __init__(self, handles: Mapping[str, Handle]) -> None:
+        self._set = told(pynvml.nvmlEventSetCreate)
+        self._found: dict[str, list[int]] = {}
+        for uuid, handle in handles.items():
+            types = told(pynvml.nvmlDeviceGetSupportedEventTypes, handle) or 0
+            if self._set is not None and types & pynvml.nvmlEventTypeXidCriticalError:
+                with suppress(pynvml.NVMLError):
+                    pynvml.nvmlDeviceRegisterEvents(
+                        handle, pynvml.nvmlEventTypeXidCriticalError, self._set
+                    )
+                    self._found[uuid] = []
+
+    def seen(self) -> Mapping[str, Sequence[int]]:
+        """The numbers so far, in order, of every device that tells of them."""
+        while self._found:
+            try:
+                event = pynvml.nvmlEventSetWait_v2(self._set, 0)
+                uuid = pynvml.nvmlDeviceGetUUID(event.device)
+            except pynvml.NVMLError:
+                # Nothing more, or a device that is gone: the counters say so.
+                break
+            self._found.setdefault(uuid, []).append(int(event.eventData))
+        return {uuid: tuple(xids) for uuid, xids in self._found.items()}
+
+    def close(self) -> None:
+        """Stop watching; may be called twice."""
+        if self._set is not None:
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlEventSetFree(self._set)
+            self._set, self._found = None, {}
 
 
 def gpus_of_node() -> Sequence[Mapping[str, Any]]:
@@ -259,114 +347,3 @@ def states(uuids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
     """What the devices are doing now, for those who hold no meter (see `Meter.state`)."""
     with session():
         return {uuid: state_of(handle_of(uuid)) for uuid in uuids}
-
-
-class NvmlMeter:
-    """The total-energy counter of exactly the given GPUs, read at its ticks.
-
-    A reading waits for the tick of every counter (up to one period of one GPU, two of several;
-    `counter.py` says how they become one moment), looking every millisecond. Between readings
-    nothing touches the counters; a process of its own samples power at 10 Hz.
-    """
-
-    source = "nvml"
-    measured = True
-    method = "counter"
-    scope = "gpu"
-    systematic: float | None = 0.05
-    """Gain error of the boards' sensors, ±5 % (Yang, Adámek, Armour, arXiv 2312.02741)."""
-    min_window_s = 5.0
-    waits = True
-
-    def __init__(
-        self,
-        devices: Sequence[str],
-        clock: Clock,
-        engine: Engine,
-        *,
-        machine: Clock = MACHINE,
-        trace: Trace | None = None,
-    ) -> None:
-        """`machine` is the clock on which the counters tick and `trace` samples."""
-        self._devices = tuple(devices)
-        self._clock = clock
-        self._machine = machine
-        self._handles: dict[str, Handle] = {}
-        self._trace = trace or PowerTrace(self._devices)
-        self._offset_s = 0.0
-        self._opened: Any = None
-
-    def open(self) -> Mapping[str, Any]:
-        """The driver and the facts of each GPU, with its counter's period.
-
-        Raises:
-            MeterError: a device is unknown, sliced, lost or has no counter, or the clock is not
-                the real one, on which alone the counters' joules mean anything.
-        """
-        self.close()
-        if not self._devices:
-            raise MeterError("no_devices", "NVML measures GPUs, and the launch holds none")
-        self._opened = session()
-        self._opened.__enter__()
-        try:
-            return self._find()
-        except MeterError:
-            self.close()
-            raise
-
-    def _find(self) -> Mapping[str, Any]:
-        self._handles = {uuid: handle_of(uuid) for uuid in self._devices}
-        real_s, clock_s = self._machine.now(), self._clock.now()
-        periods = periods_s(self._counters(), self._machine)
-        _same_rate(self._machine.now() - real_s, self._clock.now() - clock_s)
-        self._offset_s = self._clock.now() - self._machine.now()
-        gpus = [
-            facts_of(handle)
-            | {"counter_period_s": periods[uuid], "power_method": power_method(handle)}
-            for uuid, handle in self._handles.items()
-        ]
-        if any(part in gpu.get("name", "") for gpu in gpus for part in MODULE_NAMES):
-            self.scope = "module"
-        self._trace.start()
-        return {"driver": told(pynvml.nvmlSystemGetDriverVersion), "gpus": gpus}
-
-    def _counters(self) -> Counters:
-        return {uuid: partial(energy_j, uuid, handle) for uuid, handle in self._handles.items()}
-
-    def read(self) -> Reading:
-        """Every counter at one moment, the tick of the last of them.
-
-        Raises:
-            MeterError: a counter cannot be read, stands still (`counter_stuck`) or goes down
-                (`counter_reset`) while it is watched.
-        """
-        if self._opened is None:
-            raise MeterError("not_open", "the meter was closed, or never opened")
-        t_s, joules = read_aligned(self._counters(), self._clock)
-        return Reading(t_s=t_s, energy_j=joules)
-
-    def state(self) -> Mapping[str, Mapping[str, Any]]:
-        return {uuid: state_of(handle) for uuid, handle in self._handles.items()}
-
-    def power_trace(self) -> Sequence[tuple[float, str, float]]:
-        """By the `power_method` that `open` told, on the clock of the readings."""
-        return [
-            (t_s + self._offset_s, device, watts) for t_s, device, watts in self._trace.samples()
-        ]
-
-    def close(self) -> None:
-        """Let go of NVML and the sampler; the trace stays."""
-        self._trace.stop()
-        self._handles = {}
-        if self._opened is not None:
-            self._opened.__exit__(None, None, None)
-            self._opened = None
-
-
-def _same_rate(real_s: float, clock_s: float) -> None:
-    if abs(clock_s - real_s) > CLOCK_DRIFT * real_s + 0.005:
-        raise MeterError(
-            "clock_not_real",
-            f"the launch's clock went on by {clock_s:.3f} s in {real_s:.3f} s of real time; "
-            "an engine with a virtual clock needs meter: simulated",
-        )

@@ -25,6 +25,19 @@ class PoweredEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class HostedEngine(Protocol):
+    """An engine that knows the power of the node around it, too."""
+
+    def host_j(self) -> Mapping[str, float]:
+        """Joules of the node's processors (`cpu`) and memory (`dram`), as `energy_j`."""
+        ...
+
+    def idle_j(self, device: str) -> float:
+        """Joules of a GPU that stands idle on the node, as `energy_j`."""
+        ...
+
+
 class SimulatedMeter:
     """Reads a simulated engine; never a measurement."""
 
@@ -87,3 +100,53 @@ class SimulatedMeter:
         if not isinstance(self._engine, PoweredEngine):
             raise MeterError("not_supported", "meter: simulated reads only engine.kind: simulated")
         return self._engine
+
+
+class _SimulatedPart:
+    """One component of a simulated node (see `components.Part`)."""
+
+    def __init__(self, idle: Sequence[str], clock: Clock, engine: Engine) -> None:
+        self._idle = tuple(idle)
+        self._clock = clock
+        self._engine = engine
+
+    def open(self) -> Mapping[str, Any]:
+        """The names of what is counted; raises `MeterError` as `read`."""
+        return {"counted": list(self.read().energy_j)}
+
+    def read(self) -> Reading:
+        """What the simulation says.
+
+        Raises:
+            MeterError: `not_supported` for an engine that simulates no node.
+        """
+        if not isinstance(self._engine, HostedEngine):
+            raise MeterError("not_supported", "this engine simulates no node around it")
+        return Reading(t_s=self._clock.now(), energy_j=self._joules(self._engine))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _joules(self, engine: HostedEngine) -> Mapping[str, float]:
+        raise NotImplementedError
+
+
+class SimulatedSockets(_SimulatedPart):
+    """The node's processors."""
+
+    def _joules(self, engine: HostedEngine) -> Mapping[str, float]:
+        return {"cpu": engine.host_j()["cpu"]}
+
+
+class SimulatedMemory(_SimulatedPart):
+    """The node's memory."""
+
+    def _joules(self, engine: HostedEngine) -> Mapping[str, float]:
+        return {"dram": engine.host_j()["dram"]}
+
+
+class SimulatedIdle(_SimulatedPart):
+    """The GPUs beside the launch's."""
+
+    def _joules(self, engine: HostedEngine) -> Mapping[str, float]:
+        return {device: engine.idle_j(device) for device in self._idle}

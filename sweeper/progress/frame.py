@@ -83,6 +83,8 @@ def _head(now: Snapshot, line: MakeLine) -> Iterable[RenderableType]:
     facts = [done(now), time_left(now)]
     if now.more and now.budget:
         facts.append(f"within {now.budget}")
+    if now.then:
+        facts.append(f"then {now.then}")
     yield line(("bold", now.study), ("", f": {'; '.join(filter(None, facts))}"))
     if now.share is not None and not now.more:
         yield ProgressBar(total=1.0, completed=now.share)

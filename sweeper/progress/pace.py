@@ -87,6 +87,13 @@ class Pace:
         held = sum(each.gpus for each in self._works.values() if each.lease is not None)
         self._width = max(self._width, held)
 
+    def anew(self, trial_id: str) -> None:
+        """All points of a trial are measured again."""
+        if (work := self._works.get(trial_id)) is not None:
+            work.settled.clear()
+            work.credited_s.clear()
+            work.left_s = sum(work.expected_s.values())
+
     def loading(self, trial_id: str, now_s: float) -> None:
         """The next launch of a lease begins."""
         if (work := self._works.get(trial_id)) is not None and work.lease is not None:

@@ -65,14 +65,23 @@ class Progress:
         self._note.finish(self._ending(kind))
 
     def planned(
-        self, trials: Sequence[Trial], *, more: bool = False, budget: str | None = None
+        self,
+        trials: Sequence[Trial],
+        *,
+        more: bool = False,
+        budget: str | None = None,
+        then: str | None = None,
     ) -> None:
-        """Further trials are to be done; `more` and `budget` as in `State.planned`."""
+        """Further trials are to be done; `more`, `budget` and `then` as in `State.planned`."""
         with self._lock:
-            self._state.planned(trials, more=more, budget=budget)
+            self._state.planned(trials, more=more, budget=budget, then=then)
         self._note.news()
+        blocks = sum(trial.block for trial in trials)
         points = sum(len(launch.points) for trial in trials for launch in trial.launches)
-        if points:
+        if blocks:
+            left = f"{many(points, 'more point')} to measure"
+            self._view.say(f"  finalists in {many(blocks, 'block')}: {left}")
+        elif points:
             self._view.say(f"  {many(points, 'more point')} to measure", passing=True)
 
     def event(self, trial: Trial, event: Mapping[str, Any]) -> None:
@@ -114,7 +123,8 @@ class Progress:
     def _ending(self, kind: type[BaseException] | None) -> Ending:
         if kind is not None:
             return "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
-        return "interrupted" if self.snapshot().left else "ended"
+        now = self.snapshot()
+        return "interrupted" if now.left or now.then else "ended"
 
 
 def _at(log: str | None) -> str:

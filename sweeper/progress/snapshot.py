@@ -63,6 +63,7 @@ class Snapshot:
     What is counted are verdicts: one for each point of each launch of it. `asked` are those that
     there are to come by, `before` those that were there when this sitting began and are not among
     them. With `more` a search may yet ask for others, within `budget`; then nobody knows the end.
+    `then` is what comes after all of that, in words, of which it is not known yet what it will be.
     `unended` are leases of which nobody knows how long they were held: their driver was killed.
     `energy_j` is the joules of all windows by what they are (`measured`, `estimate`,
     `simulation`), `share` the part of the expected work that is done (0..1).
@@ -74,6 +75,7 @@ class Snapshot:
     launches: int = 0
     more: bool = False
     budget: str | None = None
+    then: str | None = None
     counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     under_way: tuple[UnderWay, ...] = ()
     leases: int = 0

@@ -53,6 +53,7 @@ class State:
         self._launches = 0
         self._more = False
         self._budget: str | None = None
+        self._then: str | None = None
         self._verdicts: dict[Key, Status] = {}
         self._held: dict[str, _Held] = {}
         self._spent_gpu_s = 0.0
@@ -68,13 +69,18 @@ class State:
         self._best.add(kept)
 
     def planned(
-        self, trials: Sequence[Trial], *, more: bool = False, budget: str | None = None
+        self,
+        trials: Sequence[Trial],
+        *,
+        more: bool = False,
+        budget: str | None = None,
+        then: str | None = None,
     ) -> None:
         """Add trials to what there is to do; `more` says that a search may ask for others yet.
 
-        `budget` is where such a search stops, in words.
+        `budget` is where such a search stops, `then` what comes after it, in words.
         """
-        self._more, self._budget = more, budget
+        self._more, self._budget, self._then = more, budget, then
         for trial in trials:
             self._launches += len(trial.launches)
             self._asked |= _points(trial).keys()
@@ -134,6 +140,7 @@ class State:
             launches=self._launches,
             more=self._more,
             budget=self._budget,
+            then=self._then,
             counts={status: counted[status] for status in STATUSES},
             under_way=tuple(self._under_way(held, now_s) for held in self._held.values()),
             leases=self._leases,
@@ -154,6 +161,11 @@ class State:
         self._leases += 1
         points = _points(trial)
         self._asked |= points.keys()
+        if trial.block:
+            # What an earlier lease of it came to no longer counts.
+            for key in points:
+                self._verdicts.pop(key, None)
+            self._pace.anew(trial.id)
         self._held[trial.id] = _Held(
             trial=trial,
             points=points,

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from sweeper.blocks import promise
+from sweeper.cluster.attempts import keys
 from sweeper.plan import plan
 from sweeper.progress import note
 from sweeper.progress.best import BestSoFar
@@ -25,6 +27,7 @@ from sweeper.results.contents import FILE, Contents, read
 from sweeper.results.journal import ATTACHMENTS
 from sweeper.results.lock import holder
 from sweeper.results.record import Energy
+from sweeper.search.finals import chosen_blocks
 from sweeper.shelf import begun
 from sweeper.spec import Study
 from sweeper.study import load
@@ -117,6 +120,13 @@ def so_far(study: Study, contents: Contents, folder: Path, live: Snapshot | None
         for point in planned.points
         for number in range(study.settings.measure.launches)
     }
+    then = live.then if live is not None else None
+    if grid and live is None:
+        if asked <= verdicts.keys():
+            made = chosen_blocks(study, contents)
+            asked |= {key for block in made for key in keys(block)}
+        else:
+            then = promise(study, planned.points)
     best = BestSoFar(study)
     best.add(standing)
     counted = Counter(verdicts.values())
@@ -124,10 +134,13 @@ def so_far(study: Study, contents: Contents, folder: Path, live: Snapshot | None
     held_gpu_s = sum(each.gpus * each.held_s for each in held)
     return Snapshot(
         study=study.name,
-        asked=len(asked | verdicts.keys()) if grid else _asked(live, len(verdicts)),
+        asked=len(asked | verdicts.keys())
+        if grid and live is None
+        else _asked(live, len(verdicts)),
         launches=live.launches if live is not None else 0,
         more=live.more if live is not None else not grid,
         budget=live.budget if live is not None else None,
+        then=then,
         counts={status: counted[status] for status in STATUSES},
         under_way=held,
         leases=len(contents.trials),

@@ -20,12 +20,17 @@ def beginning(now: Snapshot, points: int) -> str:
     if now.more:
         limit = f", within {now.budget}" if now.budget else ""
         have = f"; {now.before} measured before" if now.before else ""
-        return f"{now.study}: a search among {many(points, 'point')}{limit}{have}"
+        return f"{now.study}: a search among {many(points, 'point')}{limit}{have}{after(now)}"
     have = f", {now.before} measured before" if now.before else ""
     return (
         f"{now.study}: {many(points, 'point')}{have}; {now.asked} to measure in "
-        f"{many(now.launches, 'launch', 'launches')}"
+        f"{many(now.launches, 'launch', 'launches')}{after(now)}"
     )
+
+
+def after(now: Snapshot) -> str:
+    """What comes after what there is to do, if anything."""
+    return f"; then {now.then}" if now.then else ""
 
 
 def verdict(record: Record) -> str:

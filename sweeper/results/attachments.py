@@ -15,8 +15,9 @@ LIMIT_BYTES = 8 * 2**20
 """The most that one attachment may have."""
 OF = ("trial_id", "attempt", "configuration", "launch", "stage", "id")
 """What an attachment may say it is of: fields of a record."""
-Role = Literal["power_trace", "engine_log", "file"]
-"""`power_trace` is the format of `results/power.py`, `engine_log` gzipped text."""
+Role = Literal["power_trace", "engine_log", "events", "file"]
+"""`power_trace` is the format of `results/power.py`, `engine_log` gzipped text, `events` that of
+`trial/events.py`, of the windows of one record."""
 
 _NAME_LENGTH = 120
 _CUT = b"\n[... the middle of this log was cut out, it was too long ...]\n"

@@ -6,13 +6,14 @@ A line is one flat JSON object with its `kind`:
     study        the study's text from here on
     torn         a driver died in mid-line; so many bytes were cut away
     sitting      a driver started: time, fingerprint, versions
-    trial        a lease began: trial_id, node, GPUs, launches
+    trial        a lease began: trial_id, stage, node, GPUs
     window       one closed window: its record's key and energy beside the fields of `Window`
     record       `Record.to_json`
     attachment   a file beside the journal, and of what it is
     death        a launch died: why, and the end of its log
     superseded   the records of this key and attempt so far no longer count
-    ended        a lease ended: seconds, gpu_seconds, energy_j of all of it, and of what (energy)
+    ended        a lease ended: seconds, gpu_seconds, energy_j of all of it, of what (energy), and
+                 the readings of each launch that these are made of
 
 A journal grows at its end only. What stands after the last newline was never acknowledged and
 counts as not written.
@@ -20,7 +21,7 @@ counts as not written.
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -110,10 +111,19 @@ class Contents:
         """The same without the records and windows of other points."""
         kept = [place for place, record in enumerate(self.records) if record.id in ids]
         return replace(
-            self,
-            records=tuple(self.records[place] for place in kept),
-            superseded=frozenset(new for new, old in enumerate(kept) if old in self.superseded),
+            self._of_records(kept),
             windows=tuple(line for line in self.windows if line["id"] in ids),
+        )
+
+    def without(self, stage: str) -> Self:
+        """The same without the records, windows and leases of one stage."""
+        kept = [place for place, record in enumerate(self.records) if record.stage != stage]
+        leases = {_lease(line) for line in self.trials if line.get("stage") == stage}
+        return replace(
+            self._of_records(kept),
+            windows=tuple(line for line in self.windows if line["stage"] != stage),
+            trials=tuple(line for line in self.trials if _lease(line) not in leases),
+            ended=tuple(line for line in self.ended if _lease(line) not in leases),
         )
 
     def environment(self) -> Mapping[str, Any] | None:
@@ -130,6 +140,14 @@ class Contents:
         """GPU-seconds of the leases whose end was written and which knew."""
         known = (line.get("gpu_seconds") for line in self.ended)
         return math.fsum(value for value in known if value is not None)
+
+    def _of_records(self, kept: Sequence[int]) -> Self:
+        """The same with the records at these places alone."""
+        return replace(
+            self,
+            records=tuple(self.records[place] for place in kept),
+            superseded=frozenset(new for new, old in enumerate(kept) if old in self.superseded),
+        )
 
     def _verdicts(self) -> Iterator[Record]:
         for position, record in enumerate(self.records):
@@ -229,6 +247,10 @@ def line_fault(line: Line) -> str | None:
 def attempt_of(line: Line) -> tuple[Any, ...]:
     """The key and the attempt that a `record` or `superseded` line names."""
     return line["id"], line["launch"], line["stage"], line["attempt"]
+
+
+def _lease(line: Line) -> tuple[Any, ...]:
+    return line["trial_id"], line.get("attempt")
 
 
 def _record(line: Line, name: str, number: int) -> Record:

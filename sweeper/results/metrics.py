@@ -2,6 +2,7 @@
 
 Every name carries its SI unit and means the same for every engine. Latencies are per request, as
 its client sees them; energy is of the launch's GPUs (or of what the meter's scope says), gross.
+What the node spends beside them has names of its own, and is in none of the others.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from sweeper.results.components import COMPONENTS, beside
 from sweeper.results.phases import PHASE_METRICS, phase_metrics
 from sweeper.results.record import Window
 
@@ -37,10 +39,23 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
+    "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
     **PHASE_METRICS,
+}
+_COMPONENTS: Mapping[str, str] = {
+    **{f"{name}_energy_j": f"joules of {what}, as energy_j" for name, what in COMPONENTS.items()},
+    **{
+        f"{name}_energy_per_output_token_j": f"joules of {what} per generated token"
+        for name, what in COMPONENTS.items()
+    },
+    "beside_energy_share": (
+        "joules of the node's processors, memory and idle GPUs over those and the launch's GPUs'"
+    ),
 }
 METRICS: Mapping[str, str] = {
     **_SCALARS,
+    **_COMPONENTS,
     **{
         f"{name}_{statistic}_s": f"{statistic} of {meaning}"
         for name, meaning in LATENCIES.items()
@@ -50,12 +65,19 @@ METRICS: Mapping[str, str] = {
 """Every metric that a study may name, and what it means."""
 
 ENERGY_METRICS: frozenset[str] = frozenset(
-    name for name in METRICS if name.startswith("energy_") or name.endswith("_w")
+    name
+    for name in METRICS
+    if name.startswith("energy_") or name.endswith("_w") or name in _COMPONENTS
 )
 """The metrics that only a meter can give."""
 SD_WINDOWS = "_sd_windows"
 """Ends the name of a sample standard deviation over the windows of one launch."""
 
+DRIFTS: Mapping[str, str] = {
+    "energy_drift_ratio": "energy_per_output_token_j",
+    "tpot_drift_ratio": "tpot_mean_s",
+}
+"""What the drift of a launch is told in, and of which metric of its control."""
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
 
@@ -93,6 +115,7 @@ def record_metrics(
             math.fsum(window.energy_j or 0.0 for window in metered),
             math.fsum(window.metered_s for window in metered),
         ),
+        **_beside(metered),
         **_rates(_totals(windows), gpus),
         **_latencies(samples),
         **_deviations(windows),
@@ -112,14 +135,35 @@ def window_metrics(
     samples: Mapping[str, Sequence[Any]],
     gpus: int,
     metered_s: float | None = None,
+    readings: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
     """The metrics of one window; what is not known is absent.
 
-    `metered_s` is the time between the readings, where it is not that of the work.
+    `metered_s` is the time between the `readings`, where it is not that of the work.
     """
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
-    energy = {} if energy_j is None else _energy(totals, energy_j, metered_s or duration_s)
+    energy = {}
+    if energy_j is not None:
+        energy = {
+            **_energy(totals, energy_j, metered_s or duration_s),
+            **_of_components([(energy_j, output_tokens, readings)]),
+        }
     return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+
+
+def drift(windows: Sequence[Window]) -> dict[str, float]:
+    """The last of a control's windows over the first that has the number, of the whole work.
+
+    By joules per generated token and by mean TPOT; absent where the last window lacks the number,
+    or no other has it.
+    """
+    whole = [window for window in windows if window.phase == "all"]
+    found = {}
+    for name, metric in DRIFTS.items():
+        first = next((each for each in whole[:-1] if each.metrics.get(metric, 0.0) > 0), None)
+        if first is not None and (after := whole[-1].metrics.get(metric)):
+            found[name] = after / first.metrics[metric]
+    return found
 
 
 def undersampled_names(samples: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
@@ -201,6 +245,37 @@ def _energy(totals: _Totals, energy_j: float, metered_s: float) -> dict[str, flo
         "power_mean_w": metered_s,
     }
     return {name: energy_j / below for name, below in denominators.items() if below > 0}
+
+
+def _beside(metered: Sequence[Window]) -> dict[str, float]:
+    return _of_components(
+        [(each.energy_j or 0.0, each.output_tokens, each.readings) for each in metered]
+    )
+
+
+_Metered = tuple[float, int, Sequence[Mapping[str, Any]]]
+"""Joules of a window's GPUs, the tokens it generated, its readings."""
+
+
+def _of_components(metered: Sequence[_Metered]) -> dict[str, float]:
+    """Each component over the windows that know it; the share over those that know all of them."""
+    known = [(joules, tokens, beside(readings)) for joules, tokens, readings in metered]
+    found: dict[str, float] = {}
+    for name in COMPONENTS:
+        of = [(each.joules[name], tokens) for _, tokens, each in known if name in each.joules]
+        if not of or not any(name in each.counted for _, _, each in known):
+            continue
+        spent_j, generated = math.fsum(j for j, _ in of), sum(tokens for _, tokens in of)
+        found[f"{name}_energy_j"] = spent_j / len(of)
+        if generated:
+            found[f"{name}_energy_per_output_token_j"] = spent_j / generated
+    whole = [
+        (joules, math.fsum(each.joules.values())) for joules, _, each in known if each.complete
+    ]
+    other_j = math.fsum(other for _, other in whole)
+    if whole and other_j > 0:
+        found["beside_energy_share"] = other_j / (other_j + math.fsum(own for own, _ in whole))
+    return found
 
 
 def _rates(totals: _Totals, gpus: int) -> dict[str, float]:

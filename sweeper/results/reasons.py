@@ -111,6 +111,17 @@ REASONS: Mapping[str, Reason] = {
         "see nvidia-smi, and dmesg for lines with Xid",
         voids=True,
     ),
+    "amdsmi_missing": Reason(
+        "there is no amdsmi, AMD's library, or no driver for it",
+        "install ROCm, and its own package: pip install /opt/rocm/share/amd_smi",
+        voids=True,
+        mends=False,
+    ),
+    "amdsmi_error": Reason(
+        "amdsmi gave another error, which the detail names",
+        "see amd-smi metric, and dmesg for lines with amdgpu",
+        voids=True,
+    ),
     "mig": Reason(
         "the device is a MIG slice or is sliced, and NVML tells energy of whole GPUs only",
         "turn MIG off (sudo nvidia-smi -i GPU -mig 0), or leave the GPU out",
@@ -139,6 +150,35 @@ REASONS: Mapping[str, Reason] = {
         "somebody else computes on the GPU, or holds its memory, before the launch",
         "end that process (nvidia-smi names it), or leave the GPU out of the cluster",
         voids=True,
+    ),
+    "counter_wrapped": Reason(
+        "a counter was not looked at for so long that it may have gone round unseen",
+        "leave a processor free on the node, and keep the machine from sleeping",
+        voids=True,
+        mends=False,
+    ),
+    "reading_failed": Reason(
+        "a counter or a log says something that cannot be",
+        "see the file that the detail names",
+        voids=True,
+    ),
+    "log_missing": Reason(
+        "the log that meter: replay reads is not there, or may not be read",
+        "see that replay.file names it on the node that measures, and that this user may read it",
+        voids=True,
+        mends=False,
+    ),
+    "log_damaged": Reason(
+        "the log that meter: replay reads has a header or a row that is none",
+        "see the row that the detail shows; times go up, and numbers are not negative",
+        voids=True,
+        mends=False,
+    ),
+    "not_exclusive": Reason(
+        "the counter is of the whole node, and other leases may run there",
+        "set resources.exclusive_node: true",
+        voids=True,
+        mends=False,
     ),
     "estimate_failed": Reason(
         "CodeCarbon gave no totals",

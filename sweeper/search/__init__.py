@@ -6,7 +6,7 @@ end of a lease. A grid is a search that names everything at once.
 
 import importlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sweeper.errors import PlaceError
@@ -14,6 +14,7 @@ from sweeper.plan import Cost
 from sweeper.results.contents import Contents
 from sweeper.results.record import Key, Record
 from sweeper.search.budget import Elapsed
+from sweeper.search.finals import Finals
 from sweeper.spec import Study, Trial
 
 SEARCHES: Mapping[str, str] = {
@@ -32,11 +33,11 @@ class Search(Protocol):
         """Whether it will never ask for another trial."""
         ...
 
-    def ask(self, idle: int) -> Sequence[Trial]:
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
         """Trials to start on `idle` devices that have nothing to do, the first one first.
 
-        Empty when it has to hear of those under way first; never while none is and it is not
-        finished.
+        Of those it named before, `under_way` wait or run. Empty when it has to hear of them first;
+        while none is, only if it is then finished.
         """
         ...
 
@@ -65,17 +66,18 @@ class Circumstances:
 
 
 def search_for(study: Study, around: Circumstances) -> Search:
-    """The search that a study asks for, with what was measured before.
+    """The search that a study asks for, with what was measured before, and then its finals.
 
     Raises:
         PlaceError: its library is not installed.
     """
     module, _, name = SEARCHES[study.search.kind].partition(":")
     try:
-        made: Search = getattr(importlib.import_module(module), name)(study, around)
+        alone = replace(around, before=around.before.without("final"))
+        made: Search = getattr(importlib.import_module(module), name)(study, alone)
     except ImportError as error:
         raise PlaceError(
             f"search.kind: {study.search.kind} cannot be used here ({error}): "
             f"pip install 'sweeper[{study.search.kind}]'"
         ) from error
-    return made
+    return Finals(made, study, around) if study.settings.measure.finalists.blocks else made

@@ -75,7 +75,7 @@ class Adaptive:
     def finished(self) -> bool:
         return self._budget.spent or not (self._open or self._owed)
 
-    def ask(self, idle: int) -> Sequence[Trial]:
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
         asked: list[Trial] = []
         while sum(trial.gpus for trial in asked) < max(1, idle):
             if not self._owed and self._open:

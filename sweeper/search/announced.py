@@ -7,8 +7,8 @@ from sweeper.results.record import Record
 from sweeper.search import Search
 from sweeper.spec import BudgetSpec, Trial
 
-Say = Callable[[Sequence[Trial], bool], None]
-"""`say(asked, more)`: these are to be done, and whether there may be others yet."""
+Say = Callable[[Sequence[Trial]], None]
+"""`say(asked)`: these are to be done too, and what the search will ask for may have changed."""
 
 
 class Announced:
@@ -22,9 +22,9 @@ class Announced:
     def finished(self) -> bool:
         return self._search.finished
 
-    def ask(self, idle: int) -> Sequence[Trial]:
-        asked = self._search.ask(idle)
-        self._say(asked, not self.finished)
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
+        asked = self._search.ask(idle, under_way)
+        self._say(asked)
         return asked
 
     def tell(self, record: Record) -> None:
@@ -32,7 +32,7 @@ class Announced:
 
     def ended(self, trial: Trial, lease: Mapping[str, Any]) -> None:
         self._search.ended(trial, lease)
-        self._say((), not self.finished)
+        self._say(())
 
 
 def budget_words(budget: BudgetSpec) -> str | None:

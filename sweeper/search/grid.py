@@ -22,7 +22,7 @@ class Grid:
     def finished(self) -> bool:
         return not self._left
 
-    def ask(self, idle: int) -> Sequence[Trial]:
+    def ask(self, idle: int, under_way: int) -> Sequence[Trial]:
         asked, self._left = self._left, ()
         return asked
 

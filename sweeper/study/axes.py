@@ -149,7 +149,7 @@ def refused(kind: Kind, key: str) -> str | None:
         return None
     if leaf_of(key) is not None and is_traffic(key):
         return "is imposed by traffic, not chosen: move it to conditions:"
-    if key == "meter" or key.partition(".")[0] == "measure":
+    if key.partition(".")[0] in {"meter", "measure", "replay"}:
         return (
             "is how a point is measured, not a choice; set it once for the study, "
             "or under conditions: for a front of its own"

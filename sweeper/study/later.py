@@ -22,7 +22,6 @@ UNTOUCHED = (
     "engine.attention",
     "gpu.power_limit_w",
     "gpu.clock_mhz",
-    "measure.finalists.blocks",
 )
 """Settings that only their default is available of."""
 AVAILABLE: dict[str, tuple[str, ...]] = {
@@ -65,7 +64,6 @@ def _of_study(study: Study) -> Iterator[str]:
         "demand": study.demand,
         "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
         "expect": study.expect or None,
-        "resources.exclusive_node": study.resources.exclusive_node or None,
     }
     yield from (
         f"{key}: not available yet, leave it out" for key in asked if asked[key] is not None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from sweeper import shapes
 from sweeper.engines.simulated_options import read_options
 from sweeper.errors import StudyError
+from sweeper.meters.replay import read_log
 from sweeper.plan import holds
 from sweeper.schema import Faults, lookup, overlap, with_values
 from sweeper.spec import Axis, Settings, Study
@@ -52,7 +53,7 @@ def check(study: Study, faults: Faults) -> None:
     unsure = faults.touch("exclude")
     before = Faults()
     before.found = list(faults.found)
-    for rule in (*RULES, _room(study)):
+    for rule in (*RULES, _room(study), _alone(study)):
         if any(before.touch(key) for key in rule.keys) or (unsure and _near(study, rule.keys)):
             continue
         for settings in looks(study, rule.keys):
@@ -129,6 +130,33 @@ def _meter(settings: Settings) -> Iterator[Said]:
     kind = settings.engine.kind
     if settings.meter == "simulated" and kind != "simulated":
         yield "meter", f"simulated has nothing to read of engine.kind {kind}: use auto"
+
+
+def _replay(settings: Settings) -> Iterator[Said]:
+    if settings.meter != "replay":
+        if settings.replay is not None:
+            yield "replay", f"is a key of meter replay, and meter is {settings.meter}"
+        return
+    try:
+        read_log(settings)
+    except StudyError as error:
+        for fault in error.faults:
+            key, _, said = fault.partition(": ")
+            yield key, said
+
+
+def _alone(study: Study) -> Rule:
+    """A meter at the wall counts all that runs on a node."""
+
+    def check_alone(settings: Settings) -> Iterator[Said]:
+        of_node = (settings.replay or {}).get("scope", "node") == "node"
+        if settings.meter == "replay" and of_node and not study.resources.exclusive_node:
+            yield (
+                "replay.scope",
+                "node counts all that runs on a node: set resources.exclusive_node: true",
+            )
+
+    return Rule(("meter", "replay"), check_alone)
 
 
 def _simulates(settings: Settings) -> Iterator[Said]:
@@ -247,6 +275,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("model.shape",), _shape),
     Rule(("model.weights", "model.id", "model.shape", "engine.kind"), _weights),
     Rule(("meter", "engine.kind"), _meter),
+    Rule(("meter", "replay"), _replay),
     Rule(("engine.simulates", "engine.kind"), _simulates),
     Rule(("measure.window", "workload.batching"), _window),
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),

@@ -1,13 +1,14 @@
 """What a launch is given to work with, and how its bench is set up from that."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.clocks import clock_for
-from sweeper.engines import engine_class
+from sweeper.engines import Clock, Engine, engine_class
 from sweeper.engines.simulated_options import of_launch
-from sweeper.meters import meter_class
+from sweeper.meters import Meter, meter_class
+from sweeper.meters.components import components_for
 from sweeper.spec import Launch, Settings
 from sweeper.trial.bench import Bench, Context, Emit
 from sweeper.trial.environment import describe
@@ -17,7 +18,8 @@ from sweeper.trial.environment import describe
 class Assignment:
     """One launch, on which devices (GPU UUIDs, none on a machine without), for which study.
 
-    `place` is plain data that the supervisor knows of the surroundings: node and neighbours.
+    `place` is plain data that the supervisor knows of the surroundings: node and neighbours,
+    `idle_gpus` that the lease holds beside, and whether it has an `exclusive_node`.
     """
 
     launch: Launch
@@ -49,7 +51,15 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         devices = devices or tuple(f"pretend-gpu-{n}" for n in range(settings.engine.gpus))
     clock = clock_for(settings)
     engine = engine_class(settings.engine.kind)(settings, launch.sizes, devices, clock)
-    meter = meter_class(meter_kind(settings, devices))(devices, clock, engine)
+    kind = meter_kind(settings, devices)
+    meter = meter_for(kind, settings, devices, clock, engine)
+    components = components_for(
+        kind,
+        assignment.place.get("idle_gpus", ()),
+        clock,
+        engine,
+        exclusive=bool(assignment.place.get("exclusive_node")),
+    )
     context = Context(
         name=assignment.name,
         study=assignment.study,
@@ -64,7 +74,17 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         devices=devices,
         context=context,
         emit=emit,
+        components=components,
     )
+
+
+def meter_for(
+    kind: str, settings: Settings, devices: tuple[str, ...], clock: Clock, engine: Engine
+) -> Meter:
+    """A meter, with what the study's key of its name says of it, where there is such a key."""
+    made: Callable[..., Meter] = meter_class(kind)
+    own = getattr(settings, kind, None)
+    return made(devices, clock, engine) if own is None else made(devices, clock, engine, own)
 
 
 def meter_kind(settings: Settings, devices: tuple[str, ...]) -> str:

@@ -2,15 +2,17 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
 from sweeper.meters import Meter, Reading
+from sweeper.meters.components import Components
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
+from sweeper.trial.evidence import Clocks, Witness, machine_clocks
 
 KEPT = frozenset({"window", "record"})
 """Kinds of events that a launch waits for until they are kept."""
@@ -35,7 +37,11 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The parts a launch works with; `devices` are its GPUs, none on a machine without."""
+    """The parts a launch works with; `devices` are its GPUs, none on a machine without.
+
+    `components` are what the node spends beside them, `witness` gathers the evidence that windows
+    are judged by; `clocks` are those of the machine.
+    """
 
     engine: Engine
     meter: Meter
@@ -43,22 +49,33 @@ class Bench:
     devices: Sequence[str]
     context: Context
     emit: Emit
+    components: Components = field(default_factory=Components)
+    clocks: Clocks = machine_clocks
+    witness: Witness = field(init=False)
+
+    def __post_init__(self) -> None:
+        witness = Witness(self.meter, self.clock, self.devices, self.clocks)
+        object.__setattr__(self, "witness", witness)
 
     def phase(self, name: str, point: Point | None = None) -> None:
         """Tell what begins now, and on which point."""
         self.emit("phase", {"phase": name, "point": point.id if point else None})
 
-    def attach(self, launch: Launch, suffix: str, role: Role, packed: bytes) -> None:
-        """Hand on a compressed file of this launch."""
+    def attach(
+        self, launch: Launch, suffix: str, role: Role, packed: bytes, point: Point | None = None
+    ) -> None:
+        """Hand on a compressed file of this launch, or of one of its points."""
         name = f"{self.context.name}.{suffix}"
-        self.emit("attachment", attachment(name, launch, role, packed))
+        of = {} if point is None else {"id": point.id}
+        self.emit("attachment", {**attachment(name, launch, role, packed), **of})
 
     def read(self) -> tuple[Reading | None, str | None]:
-        """A reading, or `None` and the reason code with its detail."""
+        """A reading and right after it the components, or `None` and the reason with its detail."""
         try:
-            return self.meter.read(), None
+            reading = self.meter.read()
         except MeterError as error:
             return None, str(error)
+        return replace(reading, components=self.components.read()), None
 
     def temperatures_c(self) -> dict[str, float]:
         """What the devices tell of their temperature; a device that tells none is absent."""

@@ -1,6 +1,6 @@
-"""Before a launch: are its GPUs really free?"""
+"""Before a launch: are its GPUs really free, and sound?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeper.engines import Clock
@@ -10,7 +10,7 @@ from sweeper.results.record import Check
 
 FREE_SHARE = 0.05
 """Memory in use, relative to the device's, that a free GPU may show (its driver's own)."""
-OCCUPANCY = frozenset({"compute_pids", "memory_used_bytes"})
+OCCUPANCY = ("compute_pids", "memory_used_bytes", "memory_total_bytes")
 PATIENCE_S = 60.0
 """A killed engine's memory comes back within seconds; what stays longer belongs to somebody."""
 
@@ -18,7 +18,8 @@ PATIENCE_S = 60.0
 def wait_until_free(meter: Meter, clock: Clock) -> Sequence[Check]:
     """Wait until no process computes on the devices and their memory is free.
 
-    Devices that tell of neither are not waited for, and leave no check.
+    Devices that tell of neither are not waited for, and leave no check. Memory errors that could
+    not be corrected are no reason to wait: a check says of them.
 
     Raises:
         MeterError: still taken after `PATIENCE_S`, code `gpu_not_free`.
@@ -28,11 +29,7 @@ def wait_until_free(meter: Meter, clock: Clock) -> Sequence[Check]:
         state = meter.state()
         taken = [fault for device, facts in state.items() if (fault := _taken(device, facts))]
         if not taken:
-            return [
-                Check(name="gpu_free", ok=True, detail=f"{device}: {_detail(facts)}")
-                for device, facts in state.items()
-                if OCCUPANCY & facts.keys()
-            ]
+            return [check for device, facts in state.items() for check in _checks(device, facts)]
         if clock.now() >= deadline_s:
             raise MeterError("gpu_not_free", "; ".join(taken))
         clock.sleep(1.0)
@@ -48,5 +45,10 @@ def _taken(device: str, facts: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _detail(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()))
+def _checks(device: str, facts: Mapping[str, Any]) -> Iterator[Check]:
+    occupied = ", ".join(f"{name} {facts[name]}" for name in OCCUPANCY if name in facts)
+    if occupied:
+        yield Check(name="gpu_free", ok=True, detail=f"{device}: {occupied}")
+    if (errors := facts.get("ecc_uncorrected")) is not None:
+        detail = f"{device}: {errors} uncorrected memory errors since the driver was loaded"
+        yield Check(name="gpu_memory", ok=errors == 0, detail=detail)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sweeper.engines import Event
+from sweeper.trial.events import EventLog
 
 
 @dataclass(slots=True)
@@ -28,16 +29,19 @@ class Timeline:
     """What a stream of events amounts to.
 
     `steps` are the decoding steps as (t_s, tokens, gap_s): the gap since the step or first token
-    before it. Where a step gave more than a token a request, the others follow with no gap.
+    before it. Where a step gave more than a token a request, the others follow with no gap. `log`
+    keeps the events themselves.
     """
 
     requests: dict[int, RequestTimes] = field(default_factory=dict)
     steps: list[tuple[float, int, float]] = field(default_factory=list)
+    log: EventLog = field(default_factory=EventLog)
     _last_token_s: float | None = None
     _running: int = 0
 
     def add(self, event: Event) -> None:
         """Take one event, in the order of time."""
+        self.log.add(event)
         if event.kind == "tokens":
             if self._last_token_s is not None:
                 waited = min(event.tokens, event.running)

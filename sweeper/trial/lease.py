@@ -1,5 +1,8 @@
 """The supervisor of a trial: runs its launches one after the other, and ends them surely.
 
+A launch gets the first of the lease's devices that it needs, which are the same for all launches of
+its width; the others are idle meanwhile, and its records name them (`idle_gpus`).
+
 A real engine works in a child process, with its own group, log and guardian; a simulated one in a
 thread. Either way the supervisor hands on events, says when they are kept, and notices silence.
 """
@@ -78,7 +81,7 @@ class Lease:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._began_s = time.monotonic()
         held = {"devices": list(self._devices), "started_at": utc_now(), **self._place}
-        self._own.append({"kind": "trial", **held})
+        self._own.append({"kind": "trial", "stage": self._left[0].stage, **held})
         self._next()
 
     def events(self, timeout_s: float) -> list[Event]:
@@ -115,23 +118,28 @@ class Lease:
             self._running = None
 
     def _ended(self, *, died: bool) -> Event:
-        """What the lease took; its joules are those of its launches, unknown where one died."""
+        """What the lease took; its joules are those of its launches, unknown where one died.
+
+        What GPUs used while they were idle is not in them.
+        """
         held_s = time.monotonic() - self._began_s
         # Time of a simulation goes by on its own clock, faster than ours.
         seconds = max(held_s, sum(event["seconds"] for event in self._launched))
         joules = [event["energy_j"] for event in self._launched]
         known = bool(joules) and not died and None not in joules
-        of = (
-            {name: self._launched[0][name] for name in ("source", "measured", "scope")}
-            if known
-            else None
-        )
+        origins = [
+            {name: event[name] for name in ("source", "measured", "scope")}
+            for event in self._launched
+        ]
+        # Joules of different meters are never added.
+        known = known and all(origin == origins[0] for origin in origins)
         return {
             "kind": "ended",
+            "readings": [event["readings"] for event in self._launched],
             "seconds": seconds,
             "gpu_seconds": seconds * len(self._devices),
             "energy_j": sum(joules) if known else None,
-            "energy": of,
+            "energy": origins[0] if known else None,
         }
 
     def _next(self) -> None:
@@ -140,13 +148,14 @@ class Lease:
             self._running.start()
 
     def _launch(self, launch: Launch) -> RunningLaunch:
+        used, idle = self._devices[: launch.gpus], self._devices[launch.gpus :]
         assignment = Assignment(
             launch=launch,
             study=self._study,
             trial_id=self._trial.id,
             attempt=self._trial.attempt,
-            devices=self._devices,
-            place=self._place,
+            devices=used,
+            place={**self._place, "idle_gpus": list(idle)},
         )
         settings = assignment.settings
         if engine_traits(settings.engine.kind).isolated(settings):

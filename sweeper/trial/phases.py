@@ -10,10 +10,11 @@ asked for one token. `results/phases.py` makes the split of the two.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from sweeper.results.record import Phase, Window
+from sweeper.results.record import Phase
 from sweeper.spec import Convention, Point
 from sweeper.trial.steady import SteadyWindows
 from sweeper.trial.whole import WholeWindows
+from sweeper.trial.windows import Taken
 
 Series = WholeWindows | SteadyWindows
 CONVENTIONS: Mapping[Convention, type[Series]] = {
@@ -34,7 +35,7 @@ class Visits:
             # With one token each there is no steady state to wait for: the work is all prefill.
             self._series["prefill"] = make(prefill_of(point), WholeWindows)
 
-    def take(self, index: int) -> Iterator[Window]:
+    def take(self, index: int) -> Iterator[Taken]:
         """The windows of a visit as they close, numbered from `index`.
 
         Raises:
@@ -42,7 +43,12 @@ class Visits:
             EngineError: the engine failed.
         """
         for place, (phase, series) in enumerate(self._series.items()):
-            yield replace(series.take(index + place), phase=phase)
+            taken = series.take(index + place)
+            yield replace(taken, window=replace(taken.window, phase=phase))
+
+    def whole(self, index: int) -> Taken:
+        """One window of the whole work; raises as `take` does."""
+        return self._series["all"].take(index)
 
 
 def prefill_of(point: Point) -> Point:

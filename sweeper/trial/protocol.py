@@ -7,11 +7,13 @@
                   before load
 
 A point is warmed up on its first visit and settled again on every later one, as another batch
-size ran in between. Windows are emitted as they close and a record when its point is complete;
-the launch goes on when the emitter returns, so nothing but the engine works inside a window.
+size ran in between. The point that was measured first is the launch's control: when all is done it
+is visited once more, and its record tells how far it has drifted. Windows are emitted as they close
+and a record when its point is complete; the launch goes on when the emitter returns, so nothing but
+the engine works inside a window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +21,14 @@ from typing import Any
 from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
+from sweeper.results.record import Check
 from sweeper.spec import Launch, Point
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
 from sweeper.trial.phases import Series, Visits
 from sweeper.trial.recorder import Recorder
+from sweeper.trial.windows import as_kept
 from sweeper.workloads import workload_class
 
 SAME_IDLE = 0.02
@@ -32,17 +36,22 @@ SAME_IDLE = 0.02
 MOST_IDLES = 6
 """A GPU's power falls for several seconds after its work has ended (cuda-samples, issue 74)."""
 
+Idle = tuple[float | str, Sequence[Reading]]
+"""Watts, or why there is no number, and the two readings that it is made of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
     """What a whole launch took, from its gate to its unloading, on its own clock.
 
     `energy_j` is of its devices, everything between the windows included; `None` where a reading
-    failed. `source`, `measured` and `scope` say what these joules are.
+    failed; `readings` are what it is made of. `source`, `measured` and `scope` say what these
+    joules are.
     """
 
     seconds: float
     energy_j: float | None
+    readings: Sequence[Mapping[str, Any]]
     source: str
     measured: bool
     scope: str
@@ -57,12 +66,14 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         MeterError: the meter cannot be opened, or the devices are not free.
     """
     recorder = Recorder(launch, bench)
-    with closing(bench.meter), closing(bench.engine):
+    with closing(bench.meter), closing(bench.components), closing(bench.engine):
         bench.phase("gate")
-        recorder.knows(devices=dict(bench.meter.open()))
+        facts = dict(bench.meter.open())
+        recorder.knows(devices=facts, components=dict(bench.components.open()))
+        bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
         recorder.checked(wait_until_free(bench.meter, bench.clock))
-        recorder.idle("bare_idle_w", idle_power_w(bench))
+        recorder.idle("bare_idle_w", *idle_power(bench))
         try:
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
@@ -70,7 +81,7 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
                 recorder.give_up(point, reason)
             return spent(bench, began_s, opening)
         bench.phase("idle")
-        recorder.idle("context_idle_w", idle_power_w(bench))
+        recorder.idle("context_idle_w", *idle_power(bench))
         measure(launch, bench, recorder)
         bench.phase("unload")
         if trace := bench.meter.power_trace():
@@ -89,6 +100,7 @@ def spent(bench: Bench, began_s: float, opening: Reading | None) -> Spent:
     return Spent(
         seconds=bench.clock.now() - began_s,
         energy_j=energy_j,
+        readings=[as_kept(each) for each in (opening, closing_reading) if each is not None],
         source=meter.source,
         measured=meter.measured,
         scope=meter.scope,
@@ -101,27 +113,55 @@ def load(bench: Bench, recorder: Recorder) -> None:
     before_s = bench.clock.now()
     recorder.knows(resolved_engine=dict(bench.engine.load()))
     recorder.loaded(bench.clock.now() - before_s)
+    bench.witness.loaded()
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
-    """Work through the agenda, a window at a time."""
+    """Work through the agenda, a window at a time, and visit the control once more.
+
+    Its record waits for that visit; all others are emitted as their points are complete.
+    """
     repeats = launch.points[0].settings.measure.repeats
     agenda = ListAgenda(launch.points, repeats, launch.seed)
     visits: dict[str, Visits] = {}
+    control: Point | None = None
+    complete = False
     while (point := agenda.next()) is not None:
         if point.id not in visits:
             visits[point.id] = visits_of(point, launch, bench, recorder)
         windows = []
         try:
-            for window in visits[point.id].take(len(recorder.windows[point.id])):
-                recorder.take(point, window)
-                windows.append(window)
+            for taken in visits[point.id].take(len(recorder.windows[point.id])):
+                recorder.take(point, taken)
+                windows.append(taken.window)
         except Infeasible as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
+            control = None if point is control else control
             continue
+        control = control or point
         if agenda.tell(point, windows):
-            recorder.conclude(point)
+            if point is control:
+                complete = True
+            else:
+                recorder.conclude(point)
+    if control is not None and complete:
+        if len(visits) > 1:
+            visit_again(control, visits[control.id], recorder)
+        else:
+            # Its own last window closed just now.
+            recorder.drifted(control)
+        recorder.conclude(control)
+
+
+def visit_again(control: Point, visits: Visits, recorder: Recorder) -> None:
+    """One more window of the control, beside those that its metrics are made of."""
+    try:
+        taken = visits.whole(len(recorder.windows[control.id]))
+    except Infeasible as reason:
+        recorder.checked([Check(name="control", ok=False, detail=str(reason))])
+        return
+    recorder.take_control(control, taken)
 
 
 def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) -> Visits:
@@ -138,31 +178,32 @@ def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) ->
     return Visits(point, make)
 
 
-def idle_power_w(bench: Bench) -> float | str:
+def idle_power(bench: Bench) -> Idle:
     """Mean power at rest, or why there is no number.
 
     A counter is read over intervals as short as its meter allows, until two in a row agree: power
     comes down slowly after work, and after the load of an engine.
     """
-    last_w = interval_power_w(bench)
+    last = interval_power(bench)
     for _ in range(MOST_IDLES - 1):
-        if isinstance(last_w, str) or not bench.meter.waits:
+        if isinstance(last[0], str) or not bench.meter.waits:
             break
-        before_w, last_w = last_w, interval_power_w(bench)
-        if isinstance(last_w, str) or abs(last_w - before_w) <= SAME_IDLE * before_w:
+        before_w, last = last[0], interval_power(bench)
+        if isinstance(last[0], str) or abs(last[0] - before_w) <= SAME_IDLE * before_w:
             break
-    return last_w
+    return last
 
 
-def interval_power_w(bench: Bench) -> float | str:
+def interval_power(bench: Bench) -> Idle:
     """Mean power over the shortest interval the meter can tell, or why there is no number."""
     try:
         before = bench.meter.read()
         bench.clock.sleep(bench.meter.min_window_s)
         after = bench.meter.read()
     except MeterError as error:
-        return str(error)
+        return str(error), ()
     spent_j = sum(after.energy_j.values()) - sum(before.energy_j.values())
     if spent_j <= 0 or after.t_s <= before.t_s:
-        return "counter_stuck: the counters did not move while idle"
-    return spent_j / (after.t_s - before.t_s)
+        return "counter_stuck: the counters did not move while idle", (before, after)
+    bench.witness.rested(before, after)
+    return spent_j / (after.t_s - before.t_s), (before, after)

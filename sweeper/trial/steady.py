@@ -1,20 +1,21 @@
 """Windows of a steady state: all slots filled, neither the ramp nor the drain inside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from typing import TypeVar
 
 from sweeper.engines import Event, Request
 from sweeper.meters import Reading
-from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
+from sweeper.trial.evidence import Glance
 from sweeper.trial.latency import Timeline
 from sweeper.trial.warmup import Batch, settled
-from sweeper.trial.windows import Edges, window
+from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
-_Read = tuple[Reading | None, str | None]
+_Done = TypeVar("_Done")
 
 
 class SteadyWindows:
@@ -36,14 +37,14 @@ class SteadyWindows:
         self._needed = requests_per_window
         self._visited = False
 
-    def take(self, index: int) -> Window:
+    def take(self, index: int) -> Taken:
         """Fill the slots, warm up or settle, then one window.
 
         Raises:
             Infeasible: the batch does not fit, or the engine cannot serve continuously.
             EngineError: the engine failed.
         """
-        settings = self._point.settings
+        settings, witness = self._point.settings, self._bench.witness
         in_flight = settings.workload.batch_size
         timeline, requests = Timeline(), dict[int, Request]()
         source = _noted(self._workload.stream(in_flight), requests)
@@ -51,15 +52,19 @@ class SteadyWindows:
             closing(self._bench.engine.serve(source, in_flight, settings)) as events,
             ThreadPoolExecutor(max_workers=1) as reader,
         ):
+            beside = _Beside(events, timeline, reader, waits=self._bench.meter.waits)
             self._settle(events, timeline, in_flight)
             self._bench.phase("window", self._point)
-            opening, reason = self._edge(events, timeline, reader)
+            before = beside.done(witness.glance)
+            beside.until_a_first_token()
+            opening, reason = beside.done(self._bench.read)
             started_s = opening.t_s if opening else self._bench.clock.now()
             self._fill(events, timeline, started_s, in_flight)
-            closing_, late = self._edge(events, timeline, reader)
+            beside.until_a_first_token()
+            closing_, late, after = beside.done(self._close)
             ended_s = closing_.t_s if closing_ else self._bench.clock.now()
             _complete(events, timeline, ended_s)
-        return window(
+        made = window(
             index=index,
             convention="steady",
             edges=Edges(
@@ -68,6 +73,7 @@ class SteadyWindows:
                 opening=opening,
                 closing=closing_,
                 reason=reason or late,
+                evidence=witness.evidence(before, after, opening, closing_),
             ),
             timeline=timeline,
             requests=requests,
@@ -75,6 +81,7 @@ class SteadyWindows:
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
         )
+        return Taken(window=made, events=timeline.log.line(index, requests))
 
     def _settle(self, events: Iterator[Event], timeline: Timeline, in_flight: int) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)
@@ -105,23 +112,46 @@ class SteadyWindows:
             if enough and finished % in_flight == 0:
                 return
 
-    def _edge(
-        self, events: Iterator[Event], timeline: Timeline, reader: ThreadPoolExecutor
-    ) -> _Read:
-        """A reading taken beside the running engine, asked for right after a first token.
+    def _close(self) -> tuple[Reading | None, str | None, Glance]:
+        reading, reason = self._bench.read()
+        return reading, reason, self._bench.witness.closed(reading)
 
-        A meter that waits for a tick does so in a thread, while the engine goes on.
-        """
-        for event in events:
-            timeline.add(event)
+
+class _Beside:
+    """Does something while the engine goes on.
+
+    What `waits`, for a tick or for a device to answer, does so in a thread, while its events are
+    taken; what takes no time on a clock of the engine's own is done at once.
+    """
+
+    def __init__(
+        self,
+        events: Iterator[Event],
+        timeline: Timeline,
+        thread: ThreadPoolExecutor,
+        *,
+        waits: bool,
+    ) -> None:
+        self._events = events
+        self._timeline = timeline
+        self._thread = thread
+        self._waits = waits
+
+    def until_a_first_token(self) -> None:
+        """Take events until a request has got its first token, after which edges are asked for."""
+        for event in self._events:
+            self._timeline.add(event)
             if event.kind == "first_token":
-                break
-        if not self._bench.meter.waits:
-            return self._bench.read()
-        reading: Future[_Read] = reader.submit(self._bench.read)
-        while not reading.done():
-            timeline.add(next(events))
-        return reading.result()
+                return
+
+    def done(self, what: Callable[[], _Done]) -> _Done:
+        """What `what` returns, with all events in the timeline that came meanwhile."""
+        if not self._waits:
+            return what()
+        found: Future[_Done] = self._thread.submit(what)
+        while not found.done():
+            self._timeline.add(next(self._events))
+        return found.result()
 
 
 def _complete(events: Iterator[Event], timeline: Timeline, ended_s: float) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from sweeper.engines import Event, Request
-from sweeper.results.record import Window
 from sweeper.spec import Point
 from sweeper.trial.bench import Bench
 from sweeper.trial.latency import Timeline
 from sweeper.trial.warmup import Batch, settled
-from sweeper.trial.windows import Edges, window
+from sweeper.trial.windows import Edges, Taken, window
 from sweeper.workloads import Workload
 
 
@@ -28,7 +27,7 @@ class WholeWindows:
         self._needed = requests_per_window
         self._visited = False
 
-    def take(self, index: int) -> Window:
+    def take(self, index: int) -> Taken:
         """Warm up or settle, then one window.
 
         Raises:
@@ -39,6 +38,11 @@ class WholeWindows:
         settings = self._point.settings
         self._bench.phase("window", self._point)
         timeline, requests = Timeline(), dict[int, Request]()
+        witness = self._bench.witness
+        if self._bench.meter.waits:
+            # A GPU cools by degrees while a reading waits for its tick: so it does at both ends.
+            self._bench.read()
+        before = witness.glance()
         opening, reason = self._bench.read()
         started_s = self._bench.clock.now()
         ended_s = started_s
@@ -49,7 +53,8 @@ class WholeWindows:
         closing = None
         if reason is None:
             closing, reason = self._bench.read()
-        return window(
+        after = witness.closed(closing)
+        made = window(
             index=index,
             convention="whole",
             edges=Edges(
@@ -58,6 +63,7 @@ class WholeWindows:
                 opening=opening,
                 closing=closing,
                 reason=reason,
+                evidence=witness.evidence(before, after, opening, closing),
             ),
             timeline=timeline,
             requests=requests,
@@ -65,6 +71,7 @@ class WholeWindows:
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
         )
+        return Taken(window=made, events=timeline.log.line(index, requests))
 
     def _settle(self) -> None:
         self._bench.phase("settle" if self._visited else "warm-up", self._point)

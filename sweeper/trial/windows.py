@@ -3,18 +3,25 @@
 Pure: the protocol says where the edges are, this says what lies between them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sweeper.engines import Request
 from sweeper.meters import Reading
 from sweeper.results.metrics import window_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Window
+from sweeper.trial.evidence import Evidence
 from sweeper.trial.latency import Timeline, samples
-
-BALANCE = 0.02
-"""How far a steady window's input to output ratio may be from the workload's, relatively."""
+from sweeper.trial.validity import (
+    Work,
+    balance,
+    energy_j,
+    evidence_reasons,
+    glance_reasons,
+    reading_reasons,
+    work_reasons,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +29,8 @@ class Edges:
     """The two readings of a window, or why there is none, and the seconds its work took.
 
     In a `steady` window the work edges are the readings' own times; in a `whole` window they are
-    the first submission and the last token, which lie inside the readings.
+    the first submission and the last token, which lie inside the readings. `evidence` is what else
+    was seen of them.
     """
 
     started_s: float
@@ -30,6 +38,7 @@ class Edges:
     opening: Reading | None
     closing: Reading | None
     reason: str | None = None
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def metered_s(self) -> float | None:
@@ -39,29 +48,12 @@ class Edges:
         return self.closing.t_s - self.opening.t_s
 
 
-def energy_j(
-    opening: Reading, closing: Reading, min_window_s: float
-) -> tuple[float | None, str | None]:
-    """Joules of all devices between two readings, or `None` and a reason code with a detail.
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A window, and the events that it was made from, packed (`trial/events.py`)."""
 
-    `window_too_short`: less than `min_window_s` apart. `counter_reset`: a counter went down.
-    `zero_energy`: a counter did not move. `wrong_gpu_count`: the readings name other devices.
-    """
-    span_s = closing.t_s - opening.t_s
-    if span_s < min_window_s:
-        return None, f"window_too_short: {span_s:.3f} s between readings, {min_window_s:g} needed"
-    if set(opening.energy_j) != set(closing.energy_j):
-        differing = sorted(set(opening.energy_j) ^ set(closing.energy_j))
-        return None, f"wrong_gpu_count: {', '.join(differing)}"
-    total = 0.0
-    for device, before in opening.energy_j.items():
-        spent = closing.energy_j[device] - before
-        if spent < 0:
-            return None, f"counter_reset: {device} went down by {-spent:.3f} J"
-        if spent == 0:
-            return None, f"zero_energy: {device} did not move in {span_s:.1f} s"
-        total += spent
-    return total, None
+    window: Window
+    events: bytes
 
 
 def window(
@@ -77,23 +69,17 @@ def window(
 ) -> Window:
     """The window between `edges`: its tokens, samples, energy and metrics."""
     start_s, end_s = edges.started_s, edges.ended_s
-    energy = None
-    reasons = [edges.reason] if edges.reason is not None else []
-    if edges.opening is not None and edges.closing is not None:
-        energy, reason = energy_j(edges.opening, edges.closing, min_window_s)
-        reasons += [reason] if reason is not None else []
     if convention == "whole":
         # Edges of whole batches belong to the window on both sides.
         start_s = float("-inf")
     done = _within(timeline, start_s, end_s)
     input_tokens, output_tokens = _tokens(timeline, requests, start_s, end_s)
-    failed = sum(times.failed is not None for times in timeline.requests.values())
-    if failed:
-        reasons.append(f"requests_failed: {failed}")
-    if convention == "steady":
-        reason = unbalanced(input_tokens, output_tokens, requests)
-        reasons += [reason] if reason is not None else []
-    energy = None if reasons else energy
+    ratio = balance(input_tokens, output_tokens, requests) if convention == "steady" else None
+    work = _work(timeline, requests, ratio)
+    reasons = ordered([*_energy_reasons(edges, min_window_s), *work_reasons(work)])
+    energy = None
+    if edges.opening is not None and edges.closing is not None and not reasons:
+        energy = energy_j(edges.opening, edges.closing)
     kept = samples(
         timeline,
         {number: request.output_tokens for number, request in requests.items()},
@@ -101,18 +87,19 @@ def window(
         end_s,
         streams=streams,
     ).plain()
+    readings = [as_kept(each) for each in (edges.opening, edges.closing) if each is not None]
     return Window(
         index=index,
         convention=convention,
         started_s=edges.started_s,
         ended_s=edges.ended_s,
         requests=done,
-        requests_failed=failed,
+        requests_failed=work.failed,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         energy_j=energy,
-        reasons=ordered(reasons),
-        readings=[_plain(each) for each in (edges.opening, edges.closing) if each is not None],
+        reasons=reasons,
+        readings=readings,
         samples=kept,
         metrics=window_metrics(
             duration_s=edges.ended_s - edges.started_s,
@@ -123,27 +110,38 @@ def window(
             samples=kept,
             gpus=gpus,
             metered_s=edges.metered_s,
+            readings=readings,
         ),
+        evidence={**edges.evidence.plain(), "work": work.plain()},
     )
 
 
-def unbalanced(
-    input_tokens: int, output_tokens: int, requests: Mapping[int, Request]
-) -> str | None:
-    """Why a steady window does not stand for its workload, or `None`.
+def _energy_reasons(edges: Edges, min_window_s: float) -> Iterator[str]:
+    """Everything that speaks against the joules between two edges."""
+    if edges.reason is not None:
+        yield edges.reason
+    evidence, opening, closing = edges.evidence, edges.opening, edges.closing
+    if opening is not None and closing is not None:
+        devices = set(evidence.known.devices)
+        yield from reading_reasons(opening, closing, min_window_s, devices)
+        yield from evidence_reasons(opening, closing, evidence)
+    yield from glance_reasons(evidence)
 
-    The ratio of tokens in to tokens out inside must be the workload's within `BALANCE`: a window
-    that saw more prefills than completions charges them to the wrong tokens.
-    """
-    if not output_tokens:
-        return "unbalanced: no token was generated inside the window"
-    longest = max(request.output_tokens for request in requests.values())
-    full = [each for each in requests.values() if each.output_tokens == longest]
-    expected = len(full[0].prompt_token_ids) / longest
-    seen = input_tokens / output_tokens
-    if abs(seen - expected) <= BALANCE * expected:
-        return None
-    return f"unbalanced: {seen:.3f} tokens in per token out, the workload has {expected:.3f}"
+
+def _work(
+    timeline: Timeline,
+    requests: Mapping[int, Request],
+    ratio: tuple[float | None, float] | None,
+) -> Work:
+    times = timeline.requests
+    finished = [index for index, each in times.items() if each.finished_s is not None]
+    first_tokens = sum(each.first_token_s is not None for each in times.values())
+    return Work(
+        failed=sum(each.failed is not None for each in times.values()),
+        asked_tokens=sum(requests[index].output_tokens for index in finished),
+        generated_tokens=first_tokens + sum(tokens for _, tokens, _ in timeline.steps),
+        balance=ratio,
+    )
 
 
 def _within(timeline: Timeline, start_s: float, end_s: float) -> int:
@@ -167,8 +165,10 @@ def _tokens(
     return prompt, generated + len(first)
 
 
-def _plain(reading: Reading) -> dict[str, object]:
-    return {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
+def as_kept(reading: Reading) -> dict[str, object]:
+    """A reading as the journal keeps it."""
+    whole: dict[str, object] = {"t_s": reading.t_s, "energy_j": dict(reading.energy_j)}
+    return whole | ({"components": dict(reading.components)} if reading.components else {})
 
 
 def spread(durations_s: Sequence[float]) -> float:

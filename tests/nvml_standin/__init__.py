@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 LIBRARY = "libnvidia-ml.so.1"
-SOURCES = ("nvml.c", "state.c", "world.c")
+SOURCES = ("nvml.c", "state.c", "events.c", "world.c")
 
 
 def compiler() -> str | None:

@@ -32,6 +32,10 @@ int enter(Handle handle, const char *function, Gpu **gpu, double *now);
             return code;                                                                         \
     } while (0)
 
+/* A GPU's handle, and the moment of the scenario, without a look. */
+Handle handle_to(const Gpu *gpu);
+double world_time(void);
+
 /* The moment that a look at a counter or at power is of. */
 double look(void);
 

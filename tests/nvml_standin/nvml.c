@@ -46,6 +46,10 @@ int enter(Handle handle, const char *function, Gpu **gpu, double *now) {
 
 double look(void) { return world_look(&world); }
 
+double world_time(void) { return world_now(&world); }
+
+Handle handle_to(const Gpu *gpu) { return (Handle)(uintptr_t)(gpu - world.gpus + 1); }
+
 static Handle handle_of(size_t index) { return (Handle)(uintptr_t)(index + 1); }
 
 static int text(const char *from, char *to, unsigned size) {

@@ -85,6 +85,7 @@ class Gpu:
     faults: tuple[Fault, ...] = ()
     processes: tuple[Process, ...] = ()
     violations: tuple[Violation, ...] = ()
+    xids: tuple[tuple[float, int], ...] = ()
 
     def watts(self, at_s: float) -> float:
         """True power at one moment."""
@@ -141,6 +142,7 @@ class Gpu:
         lines += [
             f"process {p.pid} {p.memory_bytes} {p.from_s} {p.until_s}" for p in self.processes
         ]
+        lines += [f"xid {at_s} {code}" for at_s, code in self.xids]
         lines += [f"violation {v.field_id} {v.from_s} {v.until_s}" for v in self.violations]
         if self.stuck_s:
             lines.append("stuck {} {}".format(*self.stuck_s))

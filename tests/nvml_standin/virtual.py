@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from sweeper.engines import Engine
-from sweeper.meters.nvml import NvmlMeter
+from sweeper.meters.nvml_meter import NvmlMeter
 from sweeper.meters.sampler import PERIOD_S
 from sweeper.meters.trace import Sample
 from tests.nvml_standin.scenario import Gpu, Scenario

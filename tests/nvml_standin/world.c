@@ -228,6 +228,10 @@ static int gpu_line(Gpu *gpu, const char *key, const char *rest) {
                && sscanf(rest, "%u %llu %lf %lf", &one->pid, &one->bytes, &one->from_s,
                          &one->until_s) == 4;
     }
+    if (strcmp(key, "xid") == 0) {
+        Xid *one = grow((void **)&gpu->xids, &gpu->xid_count, sizeof(Xid));
+        return one != NULL && sscanf(rest, "%lf %llu", &one->at_s, &one->code) == 2;
+    }
     if (strcmp(key, "violation") == 0) {
         Violation *one = grow((void **)&gpu->violations, &gpu->violation_count, sizeof(Violation));
         return one != NULL
@@ -294,6 +298,7 @@ void world_free(World *world) {
         free(gpu->faults);
         free(gpu->processes);
         free(gpu->violations);
+        free(gpu->xids);
     }
     free(world->gpus);
     if (world->clock != NULL)

@@ -34,6 +34,11 @@ typedef struct {
 } Violation;
 
 typedef struct {
+    double at_s;
+    unsigned long long code;
+} Xid;
+
+typedef struct {
     char uuid[96], name[96], pci[32], vbios[32];
     double period_s, phase_s, offset_j, gain;
     Curve power, temperature, memory;
@@ -49,6 +54,8 @@ typedef struct {
     size_t process_count;
     Violation *violations;
     size_t violation_count;
+    Xid *xids;
+    size_t xid_count;
 } Gpu;
 
 /* The file that SWEEPER_NVML_CLOCK names: time that passes when somebody says so. */
