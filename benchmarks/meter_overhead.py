@@ -181,6 +181,7 @@ def figures(
         "rounds": bars.rounds,
         "gpus": len(GPUS),
         "tokens_per_s": {arm: math.fsum(each) / len(each) for arm, each in rates.items()},
+        "by_round": {arm: [round(rate, 1) for rate in each] for arm, each in rates.items()},
         "metered_to_bare": asdict(cost),
         "control_to_bare": asdict(ratio(rates["control"], rates["bare"])),
         "sampler": asdict(sampled),
@@ -232,9 +233,16 @@ def enter_world(folder: Path) -> None:
 
 def measured(bars: Bars, seed: int) -> dict[str, Any]:
     """Start vLLM, then the world: the engine's own processes know nothing of these GPUs."""
+    processor = str(min(os.sched_getaffinity(0)))
     settings = Settings(
         model=ModelSpec(shape="tiny", weights="dummy"),
-        engine=EngineSpec(kind="vllm", dtype="float32", compile=False, graphs=False),
+        engine=EngineSpec(
+            kind="vllm",
+            dtype="float32",
+            compile=False,
+            graphs=False,
+            env={"VLLM_CPU_OMP_THREADS_BIND": processor},
+        ),
         workload=WorkloadSpec(input_tokens=INPUT, output_tokens=OUTPUT, batch_size=IN_FLIGHT),
     )
     sizes = Sizes(max_model_len=INPUT + OUTPUT, max_batch_size=IN_FLIGHT, batch_sizes=(IN_FLIGHT,))
