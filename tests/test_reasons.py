@@ -8,7 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.answers.change import MIN_BLOCKS
+from sweeper.meters.nvml_meter import NvmlMeter
 from sweeper.results.reasons import REASONS, code_of, mendable, ordered, voids
+from sweeper.spec import TEMPERATURE_S
+from sweeper.trial.protocol import MOST_IDLES, SAME_IDLE
+from sweeper.trial.validity import (
+    BALANCE,
+    CLOCK_STEP_S,
+    DEPARTURE,
+    DRIFT_C,
+    LIMIT_MARGIN,
+    MAX_GAP_S,
+    SIGMAS,
+    SLOWED_SHARE,
+)
+from sweeper.trial.warmup import FIRST_MOST_S, LATER_MOST_S, STEADY_C, STEADY_SPREAD
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sweeper"
 CODES = st.sampled_from(sorted(REASONS))
@@ -77,3 +92,38 @@ def test_each_reason_is_told_once_the_gravest_first(found):
     places = [list(REASONS).index(code_of(each)) for each in told[:-1]]
     assert places == sorted(places)
     assert told[-1] == "unheard_of: x"
+
+
+DOCUMENT = PACKAGE.parent / "docs" / "measurement.md"
+
+
+def test_the_protocol_as_it_is_written_down_has_every_code():
+    """The table of docs/measurement.md; where this fails, these are the rows to put there."""
+    joules = {True: "none", False: "from the readings"}
+    rows = [
+        f"| `{code}` | {each.meaning} | {each.remedy} | {joules[each.voids]} |"
+        for code, each in REASONS.items()
+    ]
+    written = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+    table = [line for line in written if not line.startswith(("| `steady`", "| `whole`"))]
+    assert table == rows
+
+
+def test_the_protocol_as_it_is_written_down_has_the_constants_of_the_code():
+    text = " ".join(DOCUMENT.read_text().split())
+    for said in (
+        f"agree within {SAME_IDLE:.0%}, at most six".replace("%", " %"),
+        f"moved by more than {STEADY_C:g} °C in {TEMPERATURE_S:g} s, at most {FIRST_MOST_S:g} s",
+        f"of the temperature, at most {LATER_MOST_S:g} s",
+        f"the same time within {STEADY_SPREAD:.0%}".replace("%", " %"),
+        f"above the board's limit by {LIMIT_MARGIN:.0%}".replace("%", " %"),
+        f"no sample of power for {MAX_GAP_S:g} s",
+        f"a slow-down for {SLOWED_SHARE:.0%} of the window".replace("%", " %"),
+        f"{DRIFT_C:g} °C between both edges; {CLOCK_STEP_S:g} s of the wall clock",
+        f"{BALANCE:.0%} from the workload's balance".replace("%", " %"),
+        f"within {DEPARTURE:.0%} and three standard errors".replace("%", " %"),
+        f"shorter than {NvmlMeter.min_window_s:g} s gives no number",
+        f"only from {MIN_BLOCKS} blocks on",
+    ):
+        assert said in text, said
+    assert (MOST_IDLES, SIGMAS) == (6, 3.0)
