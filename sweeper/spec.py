@@ -190,13 +190,18 @@ class SearchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectSpec:
-    """A published claim to judge: `metric` changes by `change` from `against` to `when`."""
+    """A published claim to judge: `metric` changes by `change` from `against` to `when`.
+
+    What `against` does not name is as in `when`. The forms of `change` are those of
+    `published.py`; `tolerance_points` is how many points of per cent it may be missed by.
+    """
 
     when: Values
     against: Values
     metric: str
     change: str
     source: str
+    tolerance_points: float = field(default=0.0, metadata={"min": 0})
 
 
 @dataclass(frozen=True, kw_only=True)

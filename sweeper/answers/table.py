@@ -12,6 +12,8 @@ from sweeper.answers.beside import component_metrics, missing_components
 from sweeper.answers.best import Answer
 from sweeper.answers.change import MIN_BLOCKS, Change
 from sweeper.answers.change_words import change_text, p_text
+from sweeper.answers.claim_words import claims_text
+from sweeper.answers.claims import judged
 from sweeper.answers.criteria import judge
 from sweeper.answers.front import Group
 from sweeper.answers.quality import unchecked
@@ -48,10 +50,11 @@ _TROUBLE_WORDS: Mapping[Status, str] = {
 
 
 def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) -> str:
-    """The answers as text: a table for each, its best and why, then the points without a result."""
+    """The answers as text, each with its best and why; then claims, and points without a result."""
     known = list(records)
     homes = {record.id: record.study for record in known}
     parts = [_section(study, answer, homes) for answer in answers]
+    parts += [claims_text(judged(study, known), WIDTH)]
     parts += [_troubles(settled(known)), missing(settled(known))]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -63,7 +63,6 @@ def _of_study(study: Study) -> Iterator[str]:
         "search.kind": study.search.kind if study.search.kind not in SEARCHES else None,
         "demand": study.demand,
         "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
-        "expect": study.expect or None,
     }
     yield from (
         f"{key}: not available yet, leave it out" for key in asked if asked[key] is not None
