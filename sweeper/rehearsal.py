@@ -38,6 +38,10 @@ def rehearsed(study: Study, pool: Sequence[PoolNode]) -> Study:
         conditions=stage.axes(study.conditions),
         exclude=tuple(stage.values(entry) for entry in study.exclude if "meter" not in entry),
         baseline=stage.values(study.baseline),
+        expect=tuple(
+            replace(each, when=stage.values(each.when), against=stage.values(each.against))
+            for each in study.expect
+        ),
         resources=replace(study.resources, accelerator=accelerator, cpus="auto"),
     )
 

@@ -14,6 +14,7 @@ What the gain error of different boards could alone decide, what has no interval
 or estimated: none of these agrees or differs, whatever the numbers are.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,7 +40,8 @@ _WORST: Sequence[Verdict] = (
     "estimate",
     "agrees",
 )
-"""Of pairs that must all hold, the first of these is the verdict of all."""
+"""Of pairs that must all hold, the first of these is the verdict of all; of several such pairs the
+one decides that has the least room to an end of the range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +136,27 @@ def _of_part(
     if published.form == "up_to":
         known = [each for each in decided if each.change is not None]
         way = 1 if published.value > 0 else -1
-        return max(known or decided, key=lambda each: way * each.change.ratio if each.change else 0)
-    return min(decided, key=lambda each: _WORST.index(each.verdict))
+        return max(known or decided, key=lambda each: (way * _percent(each, -way), _names(each)))
+    return min(
+        decided,
+        key=lambda each: (_WORST.index(each.verdict), _room(published, each), _names(each)),
+    )
+
+
+def _percent(judgement: Judgement, unknown: float) -> float:
+    return judgement.change.percent if judgement.change else unknown * math.inf
+
+
+def _room(band: Published, judgement: Judgement) -> float:
+    """How far inside its range the change is, in points; negative beyond an end of it."""
+    if judgement.change is None:
+        return -math.inf
+    ends = [(band.low, 1), (band.high, -1)]
+    return min(way * (judgement.change.percent - end) for end, way in ends if end is not None)
+
+
+def _names(judgement: Judgement) -> list[str]:
+    return [each.id for each in (judgement.result, judgement.against) if each is not None]
 
 
 def _pair(

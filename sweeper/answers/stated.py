@@ -28,7 +28,7 @@ def stated_in(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def claim_as_stated(judgement: Judgement, study: Study) -> dict[str, Any]:
     """A judgement; `claim` is its place in the study's `expect`, the ids those of what decided."""
     return {
-        "claim": study.expect.index(judgement.claim),
+        "claim": [each is judgement.claim for each in study.expect].index(True),
         "condition": dict(judgement.condition),
         "verdict": judgement.verdict,
         "id": judgement.result.id if judgement.result else None,

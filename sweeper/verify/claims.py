@@ -144,7 +144,9 @@ def _judge(claim: Mapping[str, Any], pairs: Sequence[_Made]) -> tuple[_Made, str
     if text.startswith("up to"):
         known = [each for each in pairs if each.change is not None] or list(pairs)
         sign = math.copysign(1, numbers[0])
-        widest = max(known, key=lambda each: sign * each.change.log if each.change else 0.0)
+        widest = max(
+            known, key=lambda each: (sign * each.change.log if each.change else 0, _ids(each))
+        )
         return widest, _verdict(claim, widest, (numbers[0], numbers[0]))
     if ".." in text or text[:1] in "<>":
         if ".." in text:
@@ -154,10 +156,24 @@ def _judge(claim: Mapping[str, Any], pairs: Sequence[_Made]) -> tuple[_Made, str
         else:
             ends = (numbers[0], math.inf)
         made = [(each, _verdict(claim, each, ends, band=True)) for each in pairs]
-        return min(made, key=lambda each: GRAVEST.index(each[1]))
+        return min(
+            made,
+            key=lambda each: (GRAVEST.index(each[1]), _room(each[0], ends), _ids(each[0])),
+        )
     if len(pairs) > 1:
         return None
     return pairs[0], _verdict(claim, pairs[0], (numbers[0], numbers[0]))
+
+
+def _room(made: _Made, ends: tuple[float, float]) -> float:
+    if made.change is None:
+        return -math.inf
+    percent = 100 * math.expm1(made.change.log)
+    return min(percent - ends[0], ends[1] - percent)
+
+
+def _ids(made: _Made) -> tuple[str, str]:
+    return made.one.id, made.other.id
 
 
 def _verdict(
