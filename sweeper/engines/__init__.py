@@ -16,12 +16,14 @@ from sweeper.spec import EngineKind, Settings, Sizes
 ENGINES: dict[EngineKind, str] = {
     "vllm": "sweeper.engines.vllm:VllmEngine",
     "transformers": "sweeper.engines.transformers:TransformersEngine",
+    "endpoint": "sweeper.engines.endpoint:EndpointEngine",
     "simulated": "sweeper.engines.simulated:SimulatedEngine",
 }
 """Import paths of the engines that exist."""
 TRAITS: dict[EngineKind, str] = {
     "vllm": "sweeper.engines.vllm_traits:VllmTraits",
     "transformers": "sweeper.engines.transformers_traits:TransformersTraits",
+    "endpoint": "sweeper.engines.endpoint_traits:EndpointTraits",
     "simulated": "sweeper.engines.simulated:SimulatedEngine",
 }
 """Import paths of what is known of them without importing their libraries."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sweeper import shapes
+from sweeper.engines import endpoint_options
 from sweeper.engines.simulated_options import read_options
 from sweeper.errors import StudyError
 from sweeper.meters.replay import read_log
@@ -192,7 +193,7 @@ def _shape(settings: Settings) -> Iterator[Said]:
 
 def _weights(settings: Settings) -> Iterator[Said]:
     model, kind = settings.model, settings.engine.kind
-    if kind == "simulated":
+    if kind in ("simulated", "endpoint"):
         return
     if model.weights == "auto" and model.id is None and model.shape is not None:
         yield (
@@ -246,6 +247,16 @@ def _simulated(settings: Settings) -> Iterator[Said]:
                 yield (key, said) if named else ("engine.options", fault)
 
 
+def _endpoint(settings: Settings) -> Iterator[Said]:
+    if settings.engine.kind == "endpoint":
+        try:
+            endpoint_options.read_options(settings)
+        except StudyError as error:
+            for fault in error.faults:
+                key, _, said = fault.partition(": ")
+                yield key, said
+
+
 def _draft(settings: Settings) -> Iterator[Said]:
     key, given, faults = "engine.speculative", settings.engine.speculative, Faults()
     if given is None:
@@ -281,6 +292,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),
     Rule(("workload.kind", "workload.task", *(f"workload.{k}" for k in TRACE_KEYS)), _workload),
     Rule(("engine.options", "engine.kind", "meter"), _simulated),
+    Rule(("engine.kind", "engine.options", *endpoint_options.OF_THE_SERVER), _endpoint),
     Rule(("engine.speculative", "engine.kind", "model.id", "model.shape", "model.weights"), _draft),
     Rule(("engine.env", "engine.options"), _secrets),
     *map(_kinds, KINDS),

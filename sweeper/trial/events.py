@@ -6,10 +6,11 @@ several, where one would be too long). A line holds columns:
     {"index": 0, "requests": {"index": .., "input_tokens": .., "output_tokens": ..},
      "kind": "aafft..", "t": .., "request": .., "tokens": .., "running": .., "detail": {..}}
 
-`kind` has a letter of `LETTERS` for every event, `CHUNK` for tokens of one request alone. `t` are the differences of the bit patterns of its
-time, read as 64-bit integers: no time is rounded, and those of one step cost a byte. `request` has
-the differences of the requests' numbers, of the events that name one; `tokens` and `running` are of
-the events of tokens of either kind; `detail` says why an event by its place failed.
+`kind` has a letter of `LETTERS` for every event, `CHUNK` for tokens of one request alone. `t` are
+the differences of the bit patterns of its time, read as 64-bit integers: no time is rounded, and
+those of one step cost a byte. `request` has the differences of the requests' numbers, of the events
+that name one; `tokens` and `running` are of the events of tokens of either kind; `detail` says why
+an event by its place failed.
 """
 
 import gzip
