@@ -68,6 +68,8 @@ class EndpointEngine(EndpointTraits):
             raise EngineError(f"{PLACE}.api_key_env: {options.api_key_env} is not set")
         self._client = Client(url, key, options.silence_s, self._clock)
         self._wait_until_ready(self._client, options.ready_s)
+        if self._server is not None:
+            self._server.look()
         card = self._card(self._client, options)
         self._model, self._max_model_len = str(card["id"]), card.get("max_model_len")
         if self._max_model_len is not None and self._sizes.max_model_len > self._max_model_len:

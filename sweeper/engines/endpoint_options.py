@@ -107,6 +107,16 @@ def read_options(settings: Settings) -> EndpointOptions:
     return EndpointOptions(**values | {"devices": tuple(devices)})
 
 
+def runs_already(settings: Settings) -> bool:
+    """Whether the engine is a server that nobody starts for a launch."""
+    return settings.engine.kind == "endpoint" and settings.engine.options.get("url") is not None
+
+
+def running_devices(settings: Settings) -> tuple[str, ...]:
+    """The GPUs of this host that such a server runs on, as far as the study says."""
+    return tuple(settings.engine.options.get("devices", ()))
+
+
 def _check_server(options: EndpointOptions, named: bool, faults: Faults) -> None:
     if (options.command is None) == (options.url is None):
         faults.add(PLACE, "wanted: either command, which is started, or url, where a server runs")

@@ -21,9 +21,15 @@ PATIENCE_S = 20.0
 class Server:
     """A command in a process group of its own; what it prints goes where this process's does."""
 
-    def __init__(self, words: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        variables: Mapping[str, str],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._words = tuple(words)
         self._variables = dict(variables)
+        self._patience_s = patience_s
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[Any] = set()
 
@@ -48,6 +54,10 @@ class Server:
         """Its exit status, `None` while it runs or where it was not started."""
         return None if self._process is None else self._process.poll()
 
+    def look(self) -> None:
+        """Remember its processes now, as a parent's death would hide its children."""
+        self._members()
+
     def peak_bytes(self) -> int:
         """The most host memory that any one of its processes has held; 0 where none tells."""
         return max(map(_peak_bytes, self._members()), default=0)
@@ -61,14 +71,14 @@ class Server:
         # A group keeps its number as long as its first process has not been waited for.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        _wait(members, PATIENCE_S)
+        _wait(members, self._patience_s)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         for member in members:
             with suppress(psutil.Error):
                 member.kill()
         process.wait()
-        _wait(members, PATIENCE_S)
+        _wait(members, self._patience_s)
         self._seen.clear()
 
     def _members(self, process: subprocess.Popen[bytes] | None = None) -> list[Any]:
@@ -92,11 +102,12 @@ def free_port() -> int:
 def _wait(members: Sequence[Any], seconds: float) -> None:
     """Until they are gone or dead and not waited for yet, which is up to their parents."""
     deadline_s = time.monotonic() + seconds
-    while time.monotonic() < deadline_s and any(map(_alive, members)):
+    while time.monotonic() < deadline_s and any(map(alive, members)):
         time.sleep(0.05)
 
 
-def _alive(member: Any) -> bool:
+def alive(member: Any) -> bool:
+    """Whether a process (`psutil.Process`) runs; one that nobody has waited for yet does not."""
     try:
         return bool(member.is_running() and member.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
