@@ -15,6 +15,7 @@ from sweeper.engines.simulated_options import read_options
 from sweeper.errors import StudyError
 from sweeper.meters.replay import read_log
 from sweeper.plan import holds
+from sweeper.results.metrics import GOODPUT
 from sweeper.schema import Faults, lookup, overlap, with_values
 from sweeper.spec import Axis, Settings, Study
 from sweeper.speculation import draft_model
@@ -211,6 +212,19 @@ def _warmup(settings: Settings) -> Iterator[Said]:
         yield "measure.warmup.min_batches", said
 
 
+def _goodput(settings: Settings) -> Iterator[Said]:
+    limits = settings.measure.goodput
+    known = ", ".join(GOODPUT)
+    if limits is not None and not limits:
+        yield "measure.goodput", f"no limit given, wanted some of {known}"
+    for name, seconds in (limits or {}).items():
+        place = f"measure.goodput.{name}"
+        if name not in GOODPUT:
+            yield place, f"is no time of a request, which are {known}"
+        elif seconds <= 0:
+            yield place, f"{seconds:g} given, wanted: seconds above 0"
+
+
 def _workload(settings: Settings) -> Iterator[Said]:
     workload = settings.workload
     kind = workload.kind
@@ -290,6 +304,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("engine.simulates", "engine.kind"), _simulates),
     Rule(("measure.window", "workload.batching"), _window),
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),
+    Rule(("measure.goodput",), _goodput),
     Rule(("workload.kind", "workload.task", *(f"workload.{k}" for k in TRACE_KEYS)), _workload),
     Rule(("engine.options", "engine.kind", "meter"), _simulated),
     Rule(("engine.kind", "engine.options", *endpoint_options.OF_THE_SERVER), _endpoint),

@@ -131,6 +131,36 @@ def samples(
     return Samples(ttft_s=tuple(ttft), tpot_s=tuple(tpot), latency_s=tuple(latency), itl_s=gaps)
 
 
+def good_requests(
+    timeline: Timeline,
+    output_tokens: Mapping[int, int],
+    limits: Mapping[str, float] | None,
+    start_s: float,
+    end_s: float,
+    *,
+    streams: bool,
+) -> int | None:
+    """How many requests that finished in (start_s, end_s] met every one of `limits`.
+
+    A request of one token has no TPOT and exceeds none, as in vLLM's benchmark. `None` without
+    limits, and where they are of times that are not known.
+    """
+    if limits is None or (not streams and limits.keys() - {"latency_s"}):
+        return None
+    good = 0
+    for index, times in timeline.requests.items():
+        if times.finished_s is None or not start_s < times.finished_s <= end_s:
+            continue
+        seen = {"latency_s": times.finished_s - times.sent_s}
+        if times.first_token_s is not None:
+            seen["ttft_s"] = times.first_token_s - times.sent_s
+            further = output_tokens[index] - 1
+            decode_s = times.finished_s - times.first_token_s
+            seen["tpot_s"] = decode_s / further if further else 0.0
+        good += all(name in seen and seen[name] <= most for name, most in limits.items())
+    return good
+
+
 def merged_gaps(gaps: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
     """Gaps rounded to 10 µs with their weights added up: a window has thousands, few differ."""
     weights: dict[float, int] = {}

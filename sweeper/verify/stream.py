@@ -111,6 +111,26 @@ def work(stream: Stream, after_s: float, until_s: float) -> Work:
     )
 
 
+def good(stream: Stream, limits: Mapping[str, float], after_s: float, until_s: float) -> int:
+    """Requests that ended in (after_s, until_s] with no time above its limit.
+
+    A single token has no time per further token, which then exceeds nothing.
+    """
+    at = {(kind, request): t_s for kind, t_s, request, _, _ in stream.events if request >= 0}
+    count = 0
+    for (kind, request), done_s in at.items():
+        if kind != DONE or not after_s < done_s <= until_s:
+            continue
+        sent_s, first_s = at[ADMITTED, request], at.get((FIRST, request))
+        times = {"latency_s": done_s - sent_s}
+        if first_s is not None:
+            further = stream.lengths[request][1] - 1
+            times["ttft_s"] = first_s - sent_s
+            times["tpot_s"] = (done_s - first_s) / further if further > 0 else 0.0
+        count += all(times.get(name, float("inf")) <= most for name, most in limits.items())
+    return count
+
+
 def _gaps(stream: Stream, after_s: float, until_s: float) -> Counter[float]:
     """Token gaps to 10 µs and how many tokens waited for each.
 
