@@ -17,15 +17,20 @@ VARIABLES = {
 }
 
 
-def settings_of(folder: Path, **workload: Any) -> Settings:
-    """Of an endpoint that starts it; `folder` gets the model's configuration."""
+def settings_of(
+    folder: Path, *, length: int = LENGTH, most: int = MOST, **workload: Any
+) -> Settings:
+    """Of an endpoint that starts it; `folder` gets the model's configuration.
+
+    It takes `most` requests at a time, of at most `length` tokens.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(architecture_file("tiny", "LlamaForCausalLM"))
     command = (
         f"{sys.executable} -m vllm.entrypoints.openai.api_server --model {{model}} "
         "--served-model-name tiny --host 127.0.0.1 --port {port} --dtype float32 "
         "--tensor-parallel-size {tensor_parallel} "
-        f"--max-model-len {LENGTH} --max-num-seqs {MOST} --load-format dummy "
+        f"--max-model-len {length} --max-num-seqs {most} --load-format dummy "
         "--skip-tokenizer-init --no-enable-prefix-caching --generation-config vllm "
         f"--kv-cache-memory-bytes {64 * 2**20} "
         f"--compilation-config '{json.dumps({'mode': 'NONE', 'cudagraph_mode': 'NONE'})}'"
