@@ -208,7 +208,7 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
     measured["measure"] = {
         key: value
         for key, value in whole["measure"].items()
-        if key not in ("launches", "finalists")
+        if key not in ("launches", "finalists") and (key, value) != ("goodput", None)
     }
     return Point(
         id=digest(measured),

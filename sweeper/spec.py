@@ -111,7 +111,11 @@ class FinalistsSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec:
-    """How a point is measured."""
+    """How a point is measured.
+
+    `goodput` are limits that each request must meet to count in `goodput_rps`: of `ttft_s`,
+    `tpot_s` and `latency_s`.
+    """
 
     warmup: WarmupSpec = field(default_factory=WarmupSpec)
     window: Literal["auto", "steady", "whole"] = "auto"
@@ -120,6 +124,7 @@ class MeasureSpec:
     launches: int = field(default=1, metadata={"min": 1})
     finalists: FinalistsSpec = field(default_factory=FinalistsSpec)
     phases: bool = False
+    goodput: Mapping[str, float] | None = None
 
     @property
     def windows(self) -> int:

@@ -88,4 +88,5 @@ def test_an_engine_that_is_launched_again_closes_as_often_as_wanted(subject: Sub
 
 
 def test_every_engine_is_held_to_the_contract() -> None:
-    assert {spec.kind for spec in ENGINE_SPECS.values()} == set(ABSURD) == set(ENGINES)
+    here = {spec.kind for spec in ENGINE_SPECS.values()}
+    assert here == set(ABSURD) == set(ENGINES) - {"endpoint"}, "see test_endpoint_vllm.py"

@@ -34,6 +34,9 @@ _SCALARS: Mapping[str, str] = {
     "power_mean_w": "joules over the seconds between the readings",
     "output_tokens_per_s": "generated tokens over seconds of the windows",
     "requests_per_s": "finished requests over seconds of the windows",
+    "goodput_rps": (
+        "finished requests that meet all limits of measure.goodput over seconds of the windows"
+    ),
     "gpu_seconds": "GPUs of the launch times seconds of one window, mean over windows",
     "duration_s": "seconds of one window, mean over windows",
     "context_idle_w": "power with the engine loaded and nothing running",
@@ -78,6 +81,8 @@ DRIFTS: Mapping[str, str] = {
     "tpot_drift_ratio": "tpot_mean_s",
 }
 """What the drift of a launch is told in, and of which metric of its control."""
+GOODPUT = ("ttft_s", "tpot_s", "latency_s")
+"""Times of a request that `measure.goodput` may limit."""
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
 
@@ -117,6 +122,7 @@ def record_metrics(
         ),
         **_beside(metered),
         **_rates(_totals(windows), gpus),
+        **_goodput([_good(window.evidence) for window in windows], windows),
         **_latencies(samples),
         **_deviations(windows),
         **split,
@@ -136,10 +142,12 @@ def window_metrics(
     gpus: int,
     metered_s: float | None = None,
     readings: Sequence[Mapping[str, Any]] = (),
+    good: int | None = None,
 ) -> dict[str, float]:
     """The metrics of one window; what is not known is absent.
 
-    `metered_s` is the time between the `readings`, where it is not that of the work.
+    `metered_s` is the time between the `readings`, where it is not that of the work; `good` are the
+    requests that met all limits of the goodput.
     """
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
     energy = {}
@@ -148,7 +156,8 @@ def window_metrics(
             **_energy(totals, energy_j, metered_s or duration_s),
             **_of_components([(energy_j, output_tokens, readings)]),
         }
-    return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+    goodput = {} if good is None or duration_s <= 0 else {"goodput_rps": good / duration_s}
+    return {**energy, **_rates(totals, gpus), **goodput, **_latencies(samples)}
 
 
 def drift(windows: Sequence[Window]) -> dict[str, float]:
@@ -288,6 +297,20 @@ def _rates(totals: _Totals, gpus: int) -> dict[str, float]:
         "duration_s": mean_s,
         **({"gpu_seconds": gpus * mean_s} if gpus else {}),
     }
+
+
+def _good(evidence: Mapping[str, Any]) -> int | None:
+    found: int | None = evidence.get("work", {}).get("good")
+    return found
+
+
+def _goodput(good: Sequence[int | None], windows: Sequence[Window]) -> dict[str, float]:
+    """Of windows that all know it."""
+    known = [count for count in good if count is not None]
+    seconds = math.fsum(window.duration_s for window in windows)
+    if not known or len(known) < len(windows) or seconds <= 0:
+        return {}
+    return {"goodput_rps": sum(known) / seconds}
 
 
 def _latencies(samples: Mapping[str, Sequence[Any]]) -> dict[str, float]:

@@ -72,8 +72,11 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         recorder.knows(devices=facts, components=dict(bench.components.open()))
         bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
-        recorder.checked(wait_until_free(bench.meter, bench.clock))
-        recorder.idle("bare_idle_w", *idle_power(bench))
+        if bench.occupied:
+            recorder.idle("bare_idle_w", "gpu_not_free: the server runs already", ())
+        else:
+            recorder.checked(wait_until_free(bench.meter, bench.clock))
+            recorder.idle("bare_idle_w", *idle_power(bench))
         try:
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
