@@ -42,6 +42,8 @@ def rehearsed(study: Study, pool: Sequence[PoolNode]) -> Study:
             replace(each, when=stage.values(each.when), against=stage.values(each.against))
             for each in study.expect
         ),
+        # A scorer would be given a simulation.
+        quality=study.quality if study.quality is None else "unchecked_ok",
         resources=replace(study.resources, accelerator=accelerator, cpus="auto"),
     )
 

@@ -211,10 +211,14 @@ class ExpectSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class QualitySpec:
-    """A scorer run once per configuration; below `min` a configuration is not recommended."""
+    """A scorer run once per configuration; below `min` a configuration is not recommended.
+
+    `command` is for a shell; `trial/scoring.py` says what it finds and prints.
+    """
 
     command: str
     min: float
+    timeout_s: float = field(default=3600.0, metadata={"above": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +299,7 @@ class Launch:
 
     `number` counts the independent launches of a configuration, from 0; `stage` says what for.
     `min_requests` is what the percentiles that the study asks for need, over the windows of a
-    point. `seed` shuffles the passes.
+    point. `seed` shuffles the passes. `quality` is the scorer that runs before it.
     """
 
     number: int
@@ -304,6 +308,7 @@ class Launch:
     points: tuple[Point, ...]
     min_requests: int = 1
     seed: int = 0
+    quality: QualitySpec | None = None
 
     @property
     def gpus(self) -> int:

@@ -20,8 +20,6 @@ def study(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine: {kind: endpoint}", "engine.kind: endpoint"),
-        ("axes: {engine.kind: [simulated, endpoint]}", "engine.kind: endpoint"),
         ("engine: {kind: vllm, mode: online}", "engine.mode"),
         ("engine: {kind: vllm, quantization: fp8}", "engine.quantization"),
         ("engine: {mode: online}", "engine.mode"),
@@ -40,7 +38,6 @@ def study(tmp_path):
         ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
-        ("quality: {command: x, min: 1}", "quality.command"),
         ("engine: {kind: transformers}", "workload.batching: continuous"),
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",

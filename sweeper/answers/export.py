@@ -15,7 +15,7 @@ from typing import Any, get_args
 from sweeper.answers.best import Answer
 from sweeper.answers.change import Change
 from sweeper.answers.claims import Judgement
-from sweeper.answers.quality import alters_output
+from sweeper.answers.quality import is_unchecked
 from sweeper.answers.results import STAGES, Result, canonical, order, settled
 from sweeper.answers.summary import WORST_FIRST
 from sweeper.errors import StudyError
@@ -171,7 +171,7 @@ def _with_numbers(bare: Row, result: Result, answer: Answer, claims: Sequence[Ju
         "provenance": result.provenance,
         "on_front": any(result is each for each in answer.front),
         "best": result is answer.best,
-        "quality": "unchecked" if alters_output(result.config, result.chosen) else None,
+        "quality": "unchecked" if is_unchecked(result) else None,
         "front_ties": " ".join(each.id for tied in ties for each in tied) or None,
         "baseline": saving.baseline.id if saving else None,
         "undersampled": " ".join(result.undersampled) or None,

@@ -11,7 +11,7 @@ from sweeper.answers.claim_words import claim_object
 from sweeper.answers.claims import Judgement
 from sweeper.answers.discards import Discards, discards_of
 from sweeper.answers.drift import drift_object, drifts
-from sweeper.answers.quality import alters_output
+from sweeper.answers.quality import is_unchecked
 from sweeper.answers.results import Result, settled
 from sweeper.answers.savings import Saving
 from sweeper.results.contents import Contents
@@ -144,7 +144,7 @@ def entry(result: Result) -> dict[str, Any]:
     warnings: dict[str, Any] = {}
     if result.undersampled:
         warnings["undersampled"] = list(result.undersampled)
-    if alters_output(result.config, result.chosen):
+    if is_unchecked(result):
         warnings["quality"] = "unchecked"
     return {
         "id": result.id,

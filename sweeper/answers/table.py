@@ -16,7 +16,7 @@ from sweeper.answers.claim_words import claims_text
 from sweeper.answers.claims import judged
 from sweeper.answers.criteria import judge
 from sweeper.answers.front import Group
-from sweeper.answers.quality import unchecked
+from sweeper.answers.quality import quality_mark
 from sweeper.answers.results import Result, settled
 from sweeper.answers.units import CAVEAT, bracketed, digits, exponent, label, quantity
 from sweeper.results.metrics import is_energy
@@ -297,7 +297,7 @@ def mark(result: Result, study: Study, answer: Answer) -> str:
         ("front", bool(places)),
         (TIED, tied),
         (BESIDE, beside and not places),
-        ("quality: unchecked", bool(unchecked(study, result.config, result.chosen))),
+        (word := quality_mark(study, result), bool(word)),
     ]
     return " ".join(word for word, holds in marks if holds)
 

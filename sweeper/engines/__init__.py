@@ -70,6 +70,17 @@ class Event:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where an OpenAI-compatible server answers, and the shell command that starts it.
+
+    Without a `command` it runs already.
+    """
+
+    url: str
+    command: str | None
+
+
 class Clock(Protocol):
     """Monotonic seconds, real or virtual."""
 
@@ -155,6 +166,13 @@ class Engine(Traits, Protocol):
 
     def launch_command(self) -> str:
         """What a person types to serve this configuration."""
+        ...
+
+    def served(self, port: int) -> Served | None:
+        """How to serve this configuration on a port of this machine, loaded or not.
+
+        `None` where the engine has no server.
+        """
         ...
 
     def close(self) -> None:

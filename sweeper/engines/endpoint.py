@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sweeper import shapes
-from sweeper.engines import Clock, Event, Request
+from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.endpoint_client import Client, Refused
 from sweeper.engines.endpoint_options import OF_THE_SERVER, PLACE, EndpointOptions, read_options
 from sweeper.engines.endpoint_server import Server, free_port
@@ -137,6 +137,15 @@ class EndpointEngine(EndpointTraits):
             return f"# already running: {options.url}"
         said = [f"{name}={shlex.quote(each)}" for name, each in self._settings.engine.env.items()]
         return " ".join([*said, shlex.join(options.words(self._settings, USUAL_PORT))])
+
+    def served(self, port: int) -> Served | None:
+        """The study's own command; of a server that runs already, where it does."""
+        options = self._options()
+        if options.command is None:
+            return Served(f"{str(options.url).rstrip('/')}/v1", None)
+        said = [f"{name}={shlex.quote(each)}" for name, each in self._settings.engine.env.items()]
+        command = " ".join([*said, shlex.join(options.words(self._settings, port))])
+        return Served(f"http://127.0.0.1:{port}/v1", command)
 
     def close(self) -> None:
         """Hang up, and end the server if it is ours."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import shapes
-from sweeper.engines import Clock, Event, Request, host_memory
+from sweeper.engines import Clock, Event, Request, Served, host_memory
 from sweeper.engines.vllm_command import architecture_file, command
 from sweeper.engines.vllm_events import Output, Running, Tally
 from sweeper.engines.vllm_processes import Said, end, explained, inherited, shut_down, started_since
@@ -190,6 +190,11 @@ class VllmEngine(VllmTraits):
         built = filter(None, (self._settings.model, draft_model(self._settings)))
         files = {str(model.shape): text for model in built if (text := _architecture(model))}
         return command(self._settings, self._sizes, self._place, files, _stated_threads())
+
+    def served(self, port: int) -> Served | None:
+        """The launch command, on a port of this machine alone."""
+        url = f"http://127.0.0.1:{port}/v1"
+        return Served(url, f"{self.launch_command()} --host 127.0.0.1 --port {port}")
 
     def close(self) -> None:
         """End the engine's processes, and do not return before they are gone."""

@@ -42,6 +42,7 @@ _SCALARS: Mapping[str, str] = {
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    "quality_score": "what the study's scorer printed of the configuration",
     "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
     "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
     **PHASE_METRICS,
@@ -67,6 +68,8 @@ METRICS: Mapping[str, str] = {
 }
 """Every metric that a study may name, and what it means."""
 
+QUALITY_SCORE = "quality_score"
+"""The one metric that is of a configuration, whatever its batch size and traffic."""
 ENERGY_METRICS: frozenset[str] = frozenset(
     name
     for name in METRICS
@@ -193,7 +196,7 @@ def is_energy(metric: str) -> bool:
 
 def higher_is_better(metric: str) -> bool:
     """Whether more of a metric is wanted: rates are; times, joules, watts and bytes are not."""
-    return metric.endswith(("_per_s", "_rps"))
+    return metric.endswith(("_per_s", "_rps")) or metric == QUALITY_SCORE
 
 
 def percentile(samples: Sequence[float], q: float) -> float:

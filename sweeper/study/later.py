@@ -62,7 +62,6 @@ def _of_study(study: Study) -> Iterator[str]:
     asked: dict[str, Any] = {
         "search.kind": study.search.kind if study.search.kind not in SEARCHES else None,
         "demand": study.demand,
-        "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
     }
     yield from (
         f"{key}: not available yet, leave it out" for key in asked if asked[key] is not None
