@@ -115,7 +115,9 @@ class TestAsProcesses:
         assert (found.value, found.reason) == (200.0, None)
         [port] = ports
         left = [
-            each for each in psutil.process_iter(["cmdline"]) if str(port) in each.info["cmdline"]
+            each
+            for each in psutil.process_iter(["cmdline"])
+            if str(port) in (each.info["cmdline"] or ())
         ]
         assert left == []
 
