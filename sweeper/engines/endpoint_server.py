@@ -51,8 +51,14 @@ class Server:
 
     @property
     def status(self) -> int | None:
-        """Its exit status, `None` while it runs or where it was not started."""
-        return None if self._process is None else self._process.poll()
+        """Its exit status (of a signal, less than 0), `None` while it runs or was not started."""
+        if self._process is None:
+            return None
+        # It is looked at and not waited for: until then its number is nobody else's.
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def look(self) -> None:
         """Remember its processes now, as a parent's death would hide its children."""
@@ -64,29 +70,29 @@ class Server:
 
     def end(self) -> None:
         """Return when all of its processes are gone; those that take too long are killed."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
-        members = self._members(process)
-        # A group keeps its number as long as its first process has not been waited for.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        _wait(members, self._patience_s)
+        members = self._members()
+        if self.status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            _wait(members, self._patience_s)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         for member in members:
             with suppress(psutil.Error):
                 member.kill()
         process.wait()
+        self._process = None
         _wait(members, self._patience_s)
         self._seen.clear()
 
-    def _members(self, process: subprocess.Popen[bytes] | None = None) -> list[Any]:
+    def _members(self) -> list[Any]:
         """Its processes: also those that left the group, or whose parent has ended since."""
-        process = process or self._process
-        if process is not None:
+        if self._process is not None:
             with suppress(psutil.Error):
-                first = psutil.Process(process.pid)
+                first = psutil.Process(self._process.pid)
                 self._seen |= {first, *first.children(recursive=True)}
         return [each for each in self._seen if each.is_running()]
 
