@@ -31,6 +31,8 @@ USED: dict[str, dict[str, list[str]]] = {
             "ignore_eos",
             "detokenize",
             "output_kind",
+            "seed",
+            "top_p",
         ],
         "RequestOutputKind": ["DELTA"],
     },
@@ -49,7 +51,14 @@ USED: dict[str, dict[str, list[str]]] = {
         "CUDAGraphMode": ["NONE", "FULL_AND_PIECEWISE", "FULL_DECODE_ONLY"],
     },
     "config/model.py": {
-        "ModelConfig": ["dtype", "max_model_len", "revision", "quantization", "enforce_eager"],
+        "ModelConfig": [
+            "dtype",
+            "max_model_len",
+            "revision",
+            "quantization",
+            "enforce_eager",
+            "seed",
+        ],
         "ModelConfig.get_vocab_size": [],
     },
     "config/cache.py": {
@@ -110,11 +119,31 @@ USED: dict[str, dict[str, list[str]]] = {
             "synthetic_acceptance_rates",
         ]
     },
-    "config/vllm.py": {"VllmConfig": ["speculative_config"]},
-    "v1/metrics/stats.py": {
-        "SchedulerStats": ["kv_cache_usage", "spec_decoding_stats"],
-        "IterationStats": ["num_preempted_reqs"],
+    "config/vllm.py": {
+        "VllmConfig": [
+            "cache_config",
+            "compilation_config",
+            "load_config",
+            "model_config",
+            "observability_config",
+            "parallel_config",
+            "scheduler_config",
+            "speculative_config",
+        ],
+        "VllmConfig.use_v2_model_runner": [],
     },
+    "v1/metrics/stats.py": {
+        "SchedulerStats": [
+            "kv_cache_usage",
+            "spec_decoding_stats",
+            "num_running_reqs",
+            "prefix_cache_stats",
+            "cudagraph_stats",
+        ],
+        "BaseCacheStats": ["queries", "hits"],
+        "IterationStats": ["num_preempted_reqs", "finished_requests"],
+    },
+    "compilation/cuda_graph.py": {"CUDAGraphStat": ["runtime_mode", "num_paddings"]},
     "v1/spec_decode/metrics.py": {"SpecDecodingStats": ["num_draft_tokens", "num_accepted_tokens"]},
 }
 """By file: classes with the attributes that are used, functions with the parameters."""

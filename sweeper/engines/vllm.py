@@ -16,10 +16,11 @@ from typing import Any
 from sweeper import shapes
 from sweeper.engines import Clock, Event, Request, host_memory
 from sweeper.engines.vllm_command import architecture_file, command
-from sweeper.engines.vllm_events import Output, Running, Tally
+from sweeper.engines.vllm_events import Output, Running
 from sweeper.engines.vllm_processes import Said, end, explained, inherited, shut_down, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
+    comparable,
     model_name,
     notes,
     refuse_other_than_asked,
@@ -27,6 +28,7 @@ from sweeper.engines.vllm_resolved import (
     resolved_workers,
     weight_facts,
 )
+from sweeper.engines.vllm_sampling import refuse_decoding, sampling
 from sweeper.engines.vllm_settings import (
     ARCHITECTURES,
     OFFLINE,
@@ -35,11 +37,12 @@ from sweeper.engines.vllm_settings import (
     cpu_bytes,
     environment,
     from_shape,
-    refuse_decoding,
     refuse_unavailable,
 )
 from sweeper.engines.vllm_speculation import refuse_speculation
+from sweeper.engines.vllm_tally import Tally
 from sweeper.engines.vllm_traits import VllmTraits
+from sweeper.engines.vllm_unasked import changed, left_open
 from sweeper.errors import EngineError, Infeasible
 from sweeper.spec import ModelSpec, Settings, Sizes
 from sweeper.speculation import draft_model, verified_tokens
@@ -117,10 +120,11 @@ class VllmEngine(VllmTraits):
         """
         refuse_decoding(settings)
         self._refuse_unfit(requests, together=True)
+        self._tally.begin(_work(settings))
         with self._cancelling():
             explained(partial(self._engine.sleep, level=0))
             for request in requests:
-                self._hand_over(request)
+                self._hand_over(request, settings)
             sent_s = self._clock.now()
             explained(partial(self._engine.wake_up, tags=["scheduling"]))
             for request in requests:
@@ -143,6 +147,7 @@ class VllmEngine(VllmTraits):
         if in_flight > most:
             raise Infeasible(f"{in_flight} requests in flight, the engine has room for {most}")
         more = True
+        self._tally.begin(_work(settings))
         with self._cancelling():
             while True:
                 while more and len(self._running) < in_flight:
@@ -152,7 +157,7 @@ class VllmEngine(VllmTraits):
                         break
                     self._refuse_unfit([request], together=False)
                     sent_s = self._clock.now()
-                    self._hand_over(request)
+                    self._hand_over(request, settings)
                     yield Event("admitted", sent_s, request.index)
                 if not len(self._running):
                     return
@@ -163,25 +168,22 @@ class VllmEngine(VllmTraits):
         return self._steps
 
     def counts(self) -> Mapping[str, float]:
-        """Since load: preemptions, tokens; of the KV cache its bytes and the most ever in use.
+        """Since load: preemptions, tokens; of the KV cache its size and the most ever in use.
 
-        `peak_memory_bytes` is of the worker that has held most. Of drafts it is told where there
-        are any: those accepted beyond a request's end are among them.
+        `peak_memory_bytes` is of the worker that has held most. Of drafts and prefixes it is told
+        where there are any: drafts accepted beyond a request's end are among them. How many
+        requests ran at a time is of the point that ran last, with its warm-up.
         """
-        counted = {
-            "generated_tokens": float(self._running.generated_tokens),
-            "preemptions": float(self._tally.preemptions),
-            "kv_cache_used_peak": self._tally.cache_used_peak,
-        }
-        if self._settings.engine.speculative is not None:
-            counted["draft_tokens_proposed"] = float(self._tally.draft_tokens_proposed)
-            counted["draft_tokens_accepted"] = float(self._tally.draft_tokens_accepted)
+        spec = self._settings.engine
+        told = self._tally.counts(drafts=spec.speculative is not None, prefixes=spec.prefix_caching)
+        counted = {"generated_tokens": float(self._running.generated_tokens), **told}
         if self._engine is None:
             return counted
         peaks = explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
         return {
             **counted,
             "kv_cache_bytes": float(self._resolved["kv_cache_bytes"]),
+            "kv_cache_tokens": float(self._resolved["kv_cache_tokens"]),
             "peak_memory_bytes": float(max(peaks)),
         }
 
@@ -265,7 +267,8 @@ class VllmEngine(VllmTraits):
         import vllm
 
         workers = explained(lambda: self._engine.collective_rpc("sweeper_facts"))
-        spec, config = self._settings.engine, resolved_config(self._engine.vllm_config)
+        spec = self._settings.engine
+        config = resolved_config(self._engine.vllm_config, spec.options)
         draft = draft_model(self._settings)
         resolved = {
             "engine": "vllm",
@@ -287,8 +290,11 @@ class VllmEngine(VllmTraits):
             if seen != sorted(self._devices):
                 raise EngineError(f"leased {self._devices}, but vLLM runs on {', '.join(seen)}")
         chosen = arguments(self._settings, self._sizes, self._place, "")
-        refuse_other_than_asked(asked(chosen), resolved)
-        return resolved
+        refuse_other_than_asked(comparable(asked(chosen, spec), resolved), resolved)
+        left = left_open(spec, resolved)
+        wanted = chosen["compilation_config"]["cudagraph_mode"]
+        departed = changed(left, wanted, on_gpu=self._place.gpu)
+        return {**resolved, "left_open": left, "changed": departed}
 
     def _refuse_unfit(self, requests: Sequence[Request], *, together: bool) -> None:
         self._loaded()
@@ -317,21 +323,15 @@ class VllmEngine(VllmTraits):
         if self._engine is None:
             raise EngineError("the engine is not loaded")
 
-    def _hand_over(self, request: Request) -> None:
+    def _hand_over(self, request: Request, settings: Settings) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        forced = SamplingParams(
-            temperature=0.0,
-            min_tokens=request.output_tokens,
-            max_tokens=request.output_tokens,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
+        chosen = sampling(settings.workload, request)
+        asked_for = SamplingParams(**chosen, output_kind=RequestOutputKind.DELTA)
         prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
         name = self._running.add(request)
-        explained(lambda: self._engine.add_request(name, prompt, forced))
+        explained(lambda: self._engine.add_request(name, prompt, asked_for))
 
     def _step(self) -> Iterator[Event]:
         outputs = explained(self._engine.step)
@@ -372,6 +372,11 @@ def _architecture(model: ModelSpec) -> str | None:
         return None
     kind = shapes.architecture(model.shape)["model_type"]
     return architecture_file(model.shape, ARCHITECTURES[kind])
+
+
+def _work(settings: Settings) -> str:
+    """What tells points of one configuration apart."""
+    return repr(settings.workload)
 
 
 def _stated_threads() -> str:

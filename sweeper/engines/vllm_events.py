@@ -1,8 +1,7 @@
-"""From what a step of vLLM gave to the events of an engine, and to counts (pure)."""
+"""From what a step of vLLM gave to the events of an engine (pure)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from sweeper.engines import Event, Request
 
@@ -73,39 +72,3 @@ class Running:
                     yield Event("finished", t_s, request.index)
                 else:
                     yield Event("failed", t_s, request.index, detail=f"ended by {output.reason}")
-
-
-class Tally:
-    """One of vLLM's statistics loggers: it only counts."""
-
-    def __init__(self) -> None:
-        self.preemptions = 0
-        self.cache_used_peak = 0.0
-        self.draft_tokens_proposed = 0
-        self.draft_tokens_accepted = 0
-
-    def record(
-        self,
-        scheduler_stats: Any,
-        iteration_stats: Any,
-        mm_cache_stats: Any = None,
-        engine_idx: int = 0,
-    ) -> None:
-        """Called at every step."""
-        if iteration_stats is not None:
-            self.preemptions += iteration_stats.num_preempted_reqs
-        if scheduler_stats is not None:
-            self.cache_used_peak = max(self.cache_used_peak, scheduler_stats.kv_cache_usage)
-            drafts = scheduler_stats.spec_decoding_stats
-            if drafts is not None:
-                self.draft_tokens_proposed += drafts.num_draft_tokens
-                self.draft_tokens_accepted += drafts.num_accepted_tokens
-
-    def log_engine_initialized(self) -> None:
-        """Called once."""
-
-    def log(self) -> None:
-        """Called now and then."""
-
-    def record_sleep_state(self, is_awake: int, level: int) -> None:
-        """Called when the scheduler rests and wakes up."""

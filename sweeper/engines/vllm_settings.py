@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper import shapes
+from sweeper.engines.vllm_sampling import refuse_decoding
 from sweeper.engines.vllm_speculation import capture_sizes, speculative_config
 from sweeper.errors import Infeasible, StudyError
 from sweeper.roofline import batched_tokens
@@ -59,6 +60,8 @@ DECIDED = frozenset(
 """Engine arguments that other keys of a study decide; `engine.options` may not."""
 
 
+GRAPH_MODE = "cudagraph_mode"
+"""An option of ours: what of a step is in a CUDA graph, as `vllm.config.CUDAGraphMode` names it."""
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -86,9 +89,10 @@ def refuse_unavailable(settings: Settings) -> None:
     asked = {
         "engine.mode=online": spec.mode != "offline",
         "engine.data_parallel above 1": spec.data_parallel > 1,
-        "engine.quantization": spec.quantization is not None,
     }
     refused = [f"{name} is not available with vllm yet" for name in asked if asked[name]]
+    if spec.quantization is not None and settings.model.weights in {"dummy", "dummy_zeros"}:
+        refused.append(DRAWN_QUANTIZED)
     refused += [
         f"engine.options.{name} is decided by other keys of the study"
         for name in sorted(DECIDED & set(spec.options))
@@ -98,13 +102,6 @@ def refuse_unavailable(settings: Settings) -> None:
     if refused:
         raise Infeasible("; ".join(refused))
     refuse_decoding(settings)
-
-
-def refuse_decoding(settings: Settings) -> None:
-    """Raises `Infeasible` for anything but greedy decoding."""
-    kind = settings.workload.decoding.get("kind")
-    if kind != "greedy":
-        raise Infeasible(f"workload.decoding {kind} is not available with vllm yet")
 
 
 def from_shape(model: ModelSpec) -> bool:
@@ -140,22 +137,29 @@ def arguments(
             revision=None if from_shape(settings.model) else settings.model.revision,
             enable_chunked_prefill=spec.chunked_prefill,
             attention_backend=spec.attention,
+            quantization=spec.quantization,
             speculative_config=speculative_config(settings, draft),
             trust_remote_code=settings.model.trust_remote_code or None,
             kv_cache_memory_bytes=None if place.gpu else cpu_cache_bytes(settings, sizes),
         ),
     }
-    return {**chosen, **spec.options}
+    return {**chosen, **{name: spec.options[name] for name in spec.options if name != GRAPH_MODE}}
 
 
+DRAWN_QUANTIZED = (
+    "engine.quantization: drawn weights (model.weights: dummy, dummy_zeros) are not quantized; "
+    "vLLM's own dummies (dummy_engine) and weights of a model are"
+)
 OFFLINE: Mapping[str, Any] = {
     "skip_tokenizer_init": True,
     "disable_log_stats": False,
+    "cudagraph_metrics": True,
     "worker_extension_cls": WORKER,
 }
 """Further arguments of an engine that is driven from this process.
 
-Statistics are on as in `vllm serve`; preemptions are told of no other way.
+Statistics are on as in `vllm serve`; preemptions are told of no other way, nor is whether a step
+ran in a graph, which costs an object of four fields a step.
 """
 
 
@@ -168,7 +172,9 @@ def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
     chosen: dict[str, Any] = {"mode": "VLLM_COMPILE" if spec.compile else "NONE"}
     if not spec.graphs or not place.gpu:
         return {**chosen, "cudagraph_mode": "NONE"}
-    graphs = "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
+    graphs = spec.options.get(GRAPH_MODE) or (
+        "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
+    )
     budget = batched_tokens(spec, sizes)
     captured = capture_sizes(spec, sizes.batch_sizes, budget)
     return {**chosen, "cudagraph_mode": graphs, "cudagraph_capture_sizes": captured}
@@ -176,6 +182,8 @@ def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
 
 def thread_binding(cpus: Sequence[int], stated: str, ranks: int) -> str:
     """Which worker computes on which processors, as `VLLM_CPU_OMP_THREADS_BIND` says it.
+
+    Wherever there are more processors than workers, one is left free.
 
     Args:
         cpus: the processors that this process may use.
@@ -188,8 +196,10 @@ def thread_binding(cpus: Sequence[int], stated: str, ranks: int) -> str:
     if ranks > len(cpus):
         raise Infeasible(f"{ranks} workers on {len(cpus)} processors: each needs one")
     most = stated.partition(",")[0]
-    count = max(ranks, min(len(cpus), int(most))) if most.isdecimal() else len(cpus)
-    each = count // ranks
+    # One is left to the processes that schedule and listen: with arithmetic on both of two
+    # processors vLLM gave a third of the tokens that it gave on one (benchmarks/vllm_binding.py).
+    free = max(ranks, len(cpus) - 1)
+    each = max(ranks, min(free, int(most)) if most.isdecimal() else free) // ranks
     ordered = sorted(cpus)
     return "|".join(
         ",".join(str(cpu) for cpu in ordered[rank * each : (rank + 1) * each])
