@@ -22,7 +22,6 @@ def study(tmp_path):
     [
         ("engine: {kind: endpoint}", "engine.kind: endpoint"),
         ("axes: {engine.kind: [simulated, endpoint]}", "engine.kind: endpoint"),
-        ("engine: {kind: vllm, mode: online}", "engine.mode"),
         ("engine: {kind: vllm, data_parallel: 2}", "engine.data_parallel"),
         (
             "axes: {engine.kind: [vllm, simulated], engine.prefix_caching: [false, true]}",
@@ -120,6 +119,7 @@ def test_engines_speculate_each_in_its_ways(study):
 
 def test_vllm_takes_its_levers_and_so_does_what_simulates_it(study):
     levers = """
+    engine.mode: [offline, online]
     engine.prefix_caching: [false, true]
     engine.kv_cache_dtype: [auto, fp8]
     engine.attention: [null, FLASH_ATTN]

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from sweeper.clocks import RealClock
 from sweeper.engines import Event, Request, engine_class
 from sweeper.errors import EngineError, Infeasible
+from sweeper.results.metrics import COUNTS
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
 
 pytestmark = [
@@ -134,6 +136,65 @@ def test_a_closed_loop_keeps_every_place_taken(loaded: Loaded) -> None:
     assert all(before.t_s <= after.t_s for before, after in pairwise(events))
 
 
+def texts(loaded: Loaded, **decoding: Any) -> list[tuple[int, ...]]:
+    """The tokens of three requests, each of which asks for chance on its own."""
+    workload = replace(loaded.settings.workload, decoding=decoding)
+    settings = replace(loaded.settings, workload=workload)
+    told: dict[str, list[int]] = {}
+    step = loaded.engine._driver.step
+
+    def overheard() -> Any:
+        outputs, at_s = step()
+        for output in outputs:
+            told.setdefault(output.request_id, []).extend(output.outputs[0].token_ids)
+        return outputs, at_s
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaded.engine._driver, "step", overheard)
+        events = list(loaded.engine.generate(requests(3), settings))
+    assert len(kinds(events, "finished")) == 3
+    found = [tuple(told[name]) for name in sorted(told, key=int)]
+    assert {len(tokens) for tokens in found} == {OUTPUT}
+    return found
+
+
+def test_tokens_are_chosen_as_the_study_says(loaded: Loaded) -> None:
+    greedy = texts(loaded, kind="greedy")
+    assert texts(loaded, kind="greedy") == greedy
+    seeded = {"kind": "temperature", "temperature": 2.0, "seed_requests": True}
+    warm = texts(loaded, **seeded)
+    assert texts(loaded, **seeded) == warm
+    assert all(one != other for one, other in zip(warm, greedy, strict=True))
+    chance = {"kind": "temperature", "temperature": 2.0}
+    assert texts(loaded, **chance) != texts(loaded, **chance)
+    # So few of the likeliest tokens have so little probability that only the first is left.
+    assert texts(loaded, kind="top_p", top_p=1e-6) == greedy
+    assert texts(loaded, kind="top_p", top_p=1.0) != greedy
+    with pytest.raises(Infeasible, match="beam search is a loop"):
+        texts(loaded, kind="beam", width=2)
+
+
+def test_its_record_tells_what_it_ran_in(loaded: Loaded) -> None:
+    """Of the point that ran last: steps of exactly the batch, and a cache that was in use."""
+    resolved, alone = loaded.resolved, replace(loaded.settings.workload, seed=1)
+    list(loaded.engine.generate(requests(5), replace(loaded.settings, workload=alone)))
+    counts = loaded.engine.counts()
+    assert counts["scheduler_steps"] == OUTPUT
+    assert (counts["running_requests_mean"], counts["running_requests_max"]) == (5, 5)
+    assert counts["kv_cache_tokens"] == resolved["kv_cache_blocks"] * 128
+    assert 0 < counts["kv_cache_used_peak"] < 1
+    assert not any("graph" in name or "prefix" in name or "draft" in name for name in counts)
+    assert set(counts) <= {*COUNTS, "peak_memory_bytes"}
+    assert (resolved["runner_version"], resolved["kv_cache_storage"]) == (1, "float32")
+    assert resolved["left_open"] == {
+        "async_scheduling": False,
+        "runner_version": 1,
+        "attention": "CPU_ATTN",
+        "graph_mode": "NONE",
+    }
+    assert resolved["changed"] == {}
+
+
 def test_what_is_left_behind_is_cancelled_before_the_next_begins(loaded: Loaded) -> None:
     stream = loaded.engine.serve(iter(requests(8, 40)), 8, loaded.settings)
     for event in stream:
@@ -201,7 +262,7 @@ def test_the_launch_command_serves_what_was_measured(loaded: Loaded, tmp_path: P
         for process in alive:
             process.kill()
     assert alive == []
-    ours = loaded.engine._engine.vllm_config
+    ours = loaded.engine._driver.config
     for part, names in SAME.items():
         told = served["vllm_config"][part]
         for name in names:
@@ -290,6 +351,8 @@ def test_weights_are_drawn_by_name_and_part() -> None:
             Infeasible,
             "stated needs a GPU",
         ),
+        ({"data_parallel": 2}, Infeasible, "vLLM's copies step each"),
+        ({"quantization": "fp8"}, Infeasible, "drawn weights"),
         ({"devices": ("GPU-1",)}, EngineError, "a build for processors"),
         (
             {"sizes": Sizes(max_model_len=8192, max_batch_size=10**7, batch_sizes=(1,))},

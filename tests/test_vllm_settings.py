@@ -21,7 +21,7 @@ from sweeper.engines.vllm_events import Output, Running
 from sweeper.engines.vllm_resolved import asked, notes, refuse_other_than_asked, weight_facts
 from sweeper.engines.vllm_settings import (
     DECIDED,
-    OFFLINE,
+    DRIVEN,
     Place,
     arguments,
     cpu_bytes,
@@ -57,7 +57,7 @@ def test_every_name_of_vllm_that_is_used_is_in_both_versions():
     table = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())
     used = sorted(
         set(DECIDED)
-        | set(OFFLINE)
+        | set(DRIVEN)
         | set(arguments(settings(**EVERYTHING), SIZES, GPU, "m"))
         | {"async_scheduling"}
         | set(arguments(settings(), SIZES, CPU, "m"))
@@ -140,8 +140,7 @@ def test_weights_come_from_where_they_are_said_to(model, loaded):
 @pytest.mark.parametrize(
     ("engine", "said"),
     [
-        ({"mode": "online"}, "engine.mode=online"),
-        ({"data_parallel": 2}, "engine.data_parallel"),
+        ({"data_parallel": 2}, "engine.data_parallel: vLLM's copies step"),
         ({"quantization": "fp8"}, "engine.quantization: drawn weights"),
         ({"options": {"enforce_eager": True}}, "engine.options.enforce_eager"),
     ],

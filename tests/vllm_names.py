@@ -17,6 +17,21 @@ USED: dict[str, dict[str, list[str]]] = {
         "LLMEngine.__init__": [],
         "LLMEngine": ["engine_core", "vllm_config"],
     },
+    "v1/engine/async_llm.py": {
+        "AsyncLLM.from_engine_args": ["engine_args", "stat_loggers"],
+        "AsyncLLM.__init__": [],
+        "AsyncLLM": ["vllm_config"],
+        "AsyncLLM.add_request": ["request_id", "prompt", "params"],
+        "AsyncLLM.abort": ["request_id"],
+        "AsyncLLM.sleep": ["level"],
+        "AsyncLLM.wake_up": ["tags"],
+        "AsyncLLM.collective_rpc": ["method"],
+        "AsyncLLM.shutdown": ["timeout"],
+    },
+    "v1/engine/output_processor.py": {
+        "RequestOutputCollector.get": [],
+        "RequestOutputCollector.get_nowait": [],
+    },
     "v1/engine/core_client.py": {
         "MPClient.shutdown": [],
         "MPClient": ["ctx"],
@@ -171,12 +186,12 @@ def _names(file: Path) -> dict[str, set[str]]:
         elif isinstance(node, ast.ClassDef):
             names[node.name] = _attributes(node)
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef):
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
                     names[f"{node.name}.{inner.name}"] = _parameters(inner)
     return names
 
 
-def _parameters(function: ast.FunctionDef) -> set[str]:
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     arguments = function.args
     return {each.arg for each in [*arguments.args, *arguments.kwonlyargs]}
 

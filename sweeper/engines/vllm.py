@@ -1,4 +1,4 @@
-"""vLLM, driven offline: static batches that start together, continuous batching in a closed loop.
+"""vLLM, offline or online: static batches that start together, a closed loop of continuous ones.
 
 Checked against the signatures of vLLM 0.26.0 and 0.32.0 (`tests/vllm_signatures.json`).
 """
@@ -16,8 +16,9 @@ from typing import Any
 from sweeper import shapes
 from sweeper.engines import Clock, Event, Request, host_memory
 from sweeper.engines.vllm_command import architecture_file, command
+from sweeper.engines.vllm_drivers import Driver, Stepped, Streamed
 from sweeper.engines.vllm_events import Output, Running
-from sweeper.engines.vllm_processes import Said, end, explained, inherited, shut_down, started_since
+from sweeper.engines.vllm_processes import Said, end, explained, inherited, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
     comparable,
@@ -31,7 +32,7 @@ from sweeper.engines.vllm_resolved import (
 from sweeper.engines.vllm_sampling import refuse_decoding, sampling
 from sweeper.engines.vllm_settings import (
     ARCHITECTURES,
-    OFFLINE,
+    DRIVEN,
     Place,
     arguments,
     cpu_bytes,
@@ -54,7 +55,7 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 
 class VllmEngine(VllmTraits):
-    """vLLM's own engine and worker processes, stepped from this one.
+    """vLLM's own engine and worker processes, driven from this one (`vllm_drivers.py`).
 
     `engine.options` are further arguments of `vllm.EngineArgs`. Prompts are token ids, lengths are
     forced, and nothing is turned into text. A moment is when a step's tokens were in this process.
@@ -70,7 +71,7 @@ class VllmEngine(VllmTraits):
         self._place = Place(
             gpu=self.needs_gpu, cpus=() if self.needs_gpu else tuple(os.sched_getaffinity(0))
         )
-        self._engine: Any = None
+        self._driver: Driver | None = None
         self._folder: Path | None = None
         self._processes: Sequence[Any] = ()
         self._running = Running()
@@ -103,7 +104,7 @@ class VllmEngine(VllmTraits):
                 if name.startswith("VLLM_") and not SECRET.search(name)
             }
             try:
-                self._engine = explained(self._start, said)
+                self._driver = explained(self._start, said)
             finally:
                 self._processes = started_since(before)
         self._resolved = self._what_it_took()
@@ -119,14 +120,15 @@ class VllmEngine(VllmTraits):
             EngineError: anything else.
         """
         refuse_decoding(settings)
+        driver = self._loaded()
         self._refuse_unfit(requests, together=True)
         self._tally.begin(_work(settings))
         with self._cancelling():
-            explained(partial(self._engine.sleep, level=0))
+            explained(driver.rest)
             for request in requests:
                 self._hand_over(request, settings)
             sent_s = self._clock.now()
-            explained(partial(self._engine.wake_up, tags=["scheduling"]))
+            explained(driver.wake)
             for request in requests:
                 yield Event("admitted", sent_s, request.index)
             while len(self._running):
@@ -177,9 +179,9 @@ class VllmEngine(VllmTraits):
         spec = self._settings.engine
         told = self._tally.counts(drafts=spec.speculative is not None, prefixes=spec.prefix_caching)
         counted = {"generated_tokens": float(self._running.generated_tokens), **told}
-        if self._engine is None:
+        if self._driver is None:
             return counted
-        peaks = explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
+        peaks = explained(partial(self._driver.ask, "sweeper_peak_bytes"))
         return {
             **counted,
             "kv_cache_bytes": float(self._resolved["kv_cache_bytes"]),
@@ -195,11 +197,11 @@ class VllmEngine(VllmTraits):
 
     def close(self) -> None:
         """End the engine's processes, and do not return before they are gone."""
-        engine, self._engine = self._engine, None
+        driver, self._driver = self._driver, None
         self._running.clear()
         try:
-            if engine is not None:
-                shut_down(engine.engine_core)
+            if driver is not None:
+                driver.shut_down()
         finally:
             end(self._processes)
             self._processes = ()
@@ -228,10 +230,9 @@ class VllmEngine(VllmTraits):
                 f"out of memory: weights and KV cache of {needed} bytes, {free} free on this host"
             )
 
-    def _start(self) -> Any:
+    def _start(self) -> Driver:
         import vllm
         from vllm.config import CompilationConfig
-        from vllm.v1.engine.llm_engine import LLMEngine
 
         model, draft = self._models()
         chosen = arguments(self._settings, self._sizes, self._place, model, draft)
@@ -242,9 +243,11 @@ class VllmEngine(VllmTraits):
             raise Infeasible(
                 f"vLLM {vllm.__version__} knows no engine argument {', '.join(unknown)}"
             )
-        engine_args = vllm.EngineArgs(**chosen, **OFFLINE, compilation_config=compiled)
+        online = self._settings.engine.mode == "online"
+        made = vllm.AsyncEngineArgs if online else vllm.EngineArgs
+        engine_args = made(**chosen, **DRIVEN, compilation_config=compiled)
         self._tally = Tally()
-        return LLMEngine.from_engine_args(engine_args, stat_loggers=[lambda *_: self._tally])
+        return (Streamed if online else Stepped)(engine_args, self._tally, self._clock)
 
     def _models(self) -> tuple[str, str]:
         """Of the model and its draft the hub's name or a folder; of a shape, one made for it."""
@@ -266,9 +269,10 @@ class VllmEngine(VllmTraits):
     def _what_it_took(self) -> dict[str, Any]:
         import vllm
 
-        workers = explained(lambda: self._engine.collective_rpc("sweeper_facts"))
+        driver = self._loaded()
+        workers = explained(partial(driver.ask, "sweeper_facts"))
         spec = self._settings.engine
-        config = resolved_config(self._engine.vllm_config, spec.options)
+        config = resolved_config(driver.config, spec.options)
         draft = draft_model(self._settings)
         resolved = {
             "engine": "vllm",
@@ -279,7 +283,7 @@ class VllmEngine(VllmTraits):
             **config,
             "devices": list(self._devices),
             **resolved_workers(workers),
-            "mode": "offline",
+            "mode": spec.mode,
             "batching": "continuous",
             "options": dict(spec.options),
             "variables": dict(self._variables),
@@ -319,9 +323,10 @@ class VllmEngine(VllmTraits):
                 f"KV cache has {blocks}"
             )
 
-    def _loaded(self) -> None:
-        if self._engine is None:
+    def _loaded(self) -> Driver:
+        if self._driver is None:
             raise EngineError("the engine is not loaded")
+        return self._driver
 
     def _hand_over(self, request: Request, settings: Settings) -> None:
         from vllm import SamplingParams
@@ -329,13 +334,11 @@ class VllmEngine(VllmTraits):
 
         chosen = sampling(settings.workload, request)
         asked_for = SamplingParams(**chosen, output_kind=RequestOutputKind.DELTA)
-        prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
         name = self._running.add(request)
-        explained(lambda: self._engine.add_request(name, prompt, asked_for))
+        explained(partial(self._loaded().add, name, request.prompt_token_ids, asked_for))
 
     def _step(self) -> Iterator[Event]:
-        outputs = explained(self._engine.step)
-        now_s = self._clock.now()
+        outputs, now_s = explained(self._loaded().step)
         self._steps += bool(outputs)
         given = (
             Output(
@@ -359,11 +362,11 @@ class VllmEngine(VllmTraits):
         finally:
             names = self._running.names
             self._running.clear()
-            if names and self._engine is not None:
-                explained(lambda: self._engine.abort_request(names))
+            if names and self._driver is not None:
+                explained(partial(self._driver.abort, names))
                 # Resting ends what the scheduler still has, and answers when that is done.
-                explained(partial(self._engine.sleep, level=0))
-                explained(partial(self._engine.wake_up, tags=["scheduling"]))
+                explained(self._driver.rest)
+                explained(self._driver.wake)
 
 
 def _architecture(model: ModelSpec) -> str | None:

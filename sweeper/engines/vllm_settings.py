@@ -86,11 +86,7 @@ class Place:
 def refuse_unavailable(settings: Settings) -> None:
     """Raises `Infeasible` naming every setting that is not available with vLLM yet."""
     spec = settings.engine
-    asked = {
-        "engine.mode=online": spec.mode != "offline",
-        "engine.data_parallel above 1": spec.data_parallel > 1,
-    }
-    refused = [f"{name} is not available with vllm yet" for name in asked if asked[name]]
+    refused = [COPIES] if spec.data_parallel > 1 else []
     if spec.quantization is not None and settings.model.weights in {"dummy", "dummy_zeros"}:
         refused.append(DRAWN_QUANTIZED)
     refused += [
@@ -146,11 +142,16 @@ def arguments(
     return {**chosen, **{name: spec.options[name] for name in spec.options if name != GRAPH_MODE}}
 
 
+COPIES = (
+    "engine.data_parallel: vLLM's copies step each at moments of its own, and an engine's events "
+    "tell of steps that all running requests take together; measure one copy: several take as many "
+    "times its energy and its traffic"
+)
 DRAWN_QUANTIZED = (
     "engine.quantization: drawn weights (model.weights: dummy, dummy_zeros) are not quantized; "
     "vLLM's own dummies (dummy_engine) and weights of a model are"
 )
-OFFLINE: Mapping[str, Any] = {
+DRIVEN: Mapping[str, Any] = {
     "skip_tokenizer_init": True,
     "disable_log_stats": False,
     "cudagraph_metrics": True,

@@ -13,7 +13,7 @@ from sweeper.study.rules import looks
 from sweeper.workloads import WORKLOADS
 
 TAKEN: dict[str, tuple[EngineKind, ...]] = {
-    "engine.mode": (),
+    "engine.mode": ("vllm",),
     "engine.pipeline_parallel": ("vllm",),
     "engine.data_parallel": (),
     "engine.quantization": ("vllm",),
