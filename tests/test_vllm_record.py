@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.engines.vllm_experts import BANDS, Routing
 from sweeper.engines.vllm_resolved import comparable, refuse_other_than_asked
 from sweeper.engines.vllm_tally import Tally
 from sweeper.engines.vllm_unasked import (
@@ -148,3 +149,41 @@ def test_options_are_held_against_what_vllm_tells_of_them():
     with pytest.raises(WrongSetting, match=r"'block_size': 32.*took \{'block_size': 16"):
         refuse_other_than_asked(wanted, {"options_taken": told})
     refuse_other_than_asked(wanted, {"options_taken": {"block_size": 32, "seed": 3}})
+
+
+def test_loads_of_experts_are_told_as_a_histogram():
+    """Two layers of four experts, two of them a token: 6, 2, 0, 0 tokens and 2, 2, 2, 2."""
+    routing = Routing(4)
+    assert routing.counts() == {}
+    routing.add([[[0, 1], [0, 1]], [[0, 1], [2, 3]]])
+    routing.add([[[0, 0], [0, 1]], [[0, 0], [2, 3]]])
+    assert routing.counts() == {
+        "expert_choices": 16,
+        "experts_idle_share": 2 / 8,
+        "expert_load_max_ratio": (3 + 1) / 2,
+        "experts_below_half_share": 2 / 8,
+        "experts_half_to_even_share": 0,
+        "experts_even_to_double_share": 5 / 8,
+        "experts_above_double_share": 1 / 8,
+    }
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda experts: st.tuples(
+            st.just(experts),
+            st.lists(st.integers(0, experts - 1), min_size=1, max_size=40),
+        )
+    )
+)
+def test_every_expert_is_in_one_band(told):
+    experts, chosen = told
+    routing = Routing(experts)
+    routing.add([[[expert]] for expert in chosen])
+    counts = routing.counts()
+    assert sum(counts[name] for name, _, _ in BANDS) == pytest.approx(1)
+    assert counts["expert_choices"] == len(chosen)
+    busiest = max(chosen.count(expert) for expert in range(experts))
+    assert counts["expert_load_max_ratio"] == pytest.approx(busiest * experts / len(chosen))
+    assert counts["experts_idle_share"] == pytest.approx(1 - len(set(chosen)) / experts)
+    assert set(counts) <= set(COUNTS)

@@ -45,6 +45,8 @@ EVERYTHING: dict[str, Any] = {
     "kv_cache_dtype": "fp8",
     "prefix_caching": True,
 }
+OPTIONS = {"async_scheduling", "enable_return_routed_experts"}
+"""Engine arguments that `engine.options` is told to set."""
 
 
 def settings(model: ModelSpec = DUMMY, **engine: Any) -> Settings:
@@ -59,7 +61,7 @@ def test_every_name_of_vllm_that_is_used_is_in_both_versions():
         set(DECIDED)
         | set(DRIVEN)
         | set(arguments(settings(**EVERYTHING), SIZES, GPU, "m"))
-        | {"async_scheduling"}
+        | OPTIONS
         | set(arguments(settings(), SIZES, CPU, "m"))
     )
     wanted = {**USED, "engine/arg_utils.py": {"EngineArgs": used}}

@@ -53,7 +53,7 @@ USED: dict[str, dict[str, list[str]]] = {
     },
     "outputs.py": {
         "RequestOutput": ["request_id", "outputs", "finished"],
-        "CompletionOutput": ["token_ids", "finish_reason"],
+        "CompletionOutput": ["token_ids", "finish_reason", "routed_experts"],
     },
     "config/compilation.py": {
         "CompilationConfig": [
@@ -75,6 +75,7 @@ USED: dict[str, dict[str, list[str]]] = {
             "seed",
         ],
         "ModelConfig.get_vocab_size": [],
+        "ModelConfig.get_num_experts": [],
     },
     "config/cache.py": {
         "CacheConfig": [

@@ -18,6 +18,7 @@ from sweeper.engines import Clock, Event, Request, host_memory
 from sweeper.engines.vllm_command import architecture_file, command
 from sweeper.engines.vllm_drivers import Driver, Stepped, Streamed
 from sweeper.engines.vllm_events import Output, Running
+from sweeper.engines.vllm_experts import Routing
 from sweeper.engines.vllm_processes import Said, end, explained, inherited, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
@@ -76,6 +77,7 @@ class VllmEngine(VllmTraits):
         self._processes: Sequence[Any] = ()
         self._running = Running()
         self._tally = Tally()
+        self._routing = Routing(0)
         self._steps = 0
         self._variables: Mapping[str, str] = {}
         self._resolved: Mapping[str, Any] = {}
@@ -108,6 +110,7 @@ class VllmEngine(VllmTraits):
             finally:
                 self._processes = started_since(before)
         self._resolved = self._what_it_took()
+        self._routing = Routing(self._resolved["experts"])
         return self._resolved
 
     def generate(
@@ -178,7 +181,11 @@ class VllmEngine(VllmTraits):
         """
         spec = self._settings.engine
         told = self._tally.counts(drafts=spec.speculative is not None, prefixes=spec.prefix_caching)
-        counted = {"generated_tokens": float(self._running.generated_tokens), **told}
+        counted = {
+            "generated_tokens": float(self._running.generated_tokens),
+            **told,
+            **self._routing.counts(),
+        }
         if self._driver is None:
             return counted
         peaks = explained(partial(self._driver.ask, "sweeper_peak_bytes"))
@@ -340,6 +347,9 @@ class VllmEngine(VllmTraits):
     def _step(self) -> Iterator[Event]:
         outputs, now_s = explained(self._loaded().step)
         self._steps += bool(outputs)
+        for output in outputs:
+            if output.finished and output.outputs[0].routed_experts is not None:
+                self._routing.add(output.outputs[0].routed_experts)
         given = (
             Output(
                 name=output.request_id,

@@ -65,6 +65,7 @@ def resolved_config(config: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         "enforce_eager": bool(model.enforce_eager),
         "speculative": resolved_speculation(config.speculative_config),
         "seed": model.seed,
+        "experts": model.get_num_experts(),
         "options_taken": taken(config, options),
     }
 
