@@ -75,6 +75,12 @@ def decoding(workload: WorkloadSpec) -> Decoding:
     return found
 
 
+def beam_width(workload: WorkloadSpec) -> int:
+    """How many beams a request has: one where there is no beam search."""
+    asked = decoding(workload)
+    return asked.width if isinstance(asked, Beam) else 1
+
+
 def request_seed(workload: WorkloadSpec, index: int) -> int:
     """A seed of one request: of its workload's seed and its index within the launch."""
     return (workload.seed * 1_000_003 + index) % SEEDS

@@ -6,11 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.decoding import SEEDS, Beam, Greedy, Temperature, TopP, decoding, request_seed
+from sweeper.decoding import (
+    SEEDS,
+    Beam,
+    Greedy,
+    Temperature,
+    TopP,
+    beam_width,
+    decoding,
+    request_seed,
+)
 from sweeper.engines import Request
 from sweeper.engines.vllm_sampling import refuse_decoding, sampling
 from sweeper.errors import Infeasible, StudyError
-from sweeper.spec import Settings, WorkloadSpec
+from sweeper.spec import EngineSpec, Settings, WorkloadSpec
 
 
 def workload(seed: int = 0, **said: object) -> WorkloadSpec:
@@ -67,10 +76,20 @@ def test_vllm_is_asked_for_chance_and_for_every_token():
     assert warm == {**greedy, "temperature": 1.0, "seed": 3 * 1_000_003 + 7}
 
 
-def test_vllm_refuses_beams_and_says_why():
+def test_a_beam_is_asked_for_one_token_and_its_candidates():
+    found = sampling(workload(kind="beam", width=3), REQUEST)
+    assert (found["min_tokens"], found["max_tokens"], found["logprobs"]) == (1, 1, 6)
+    assert (found["temperature"], found["ignore_eos"]) == (0.0, True)
+    assert beam_width(workload(kind="beam", width=3)) == 3
+    assert beam_width(workload(kind="greedy")) == 1
+
+
+def test_vllm_refuses_what_there_is_nothing_to_do_for():
     settings = Settings(workload=workload(kind="beam", width=2))
-    with pytest.raises(Infeasible, match="nothing of it can be timed"):
-        refuse_decoding(settings)
+    refuse_decoding(settings)
+    ngram = EngineSpec(speculative={"kind": "ngram", "tokens": 2})
+    with pytest.raises(Infeasible, match="nothing to speculate on"):
+        refuse_decoding(replace(settings, engine=ngram))
     with pytest.raises(Infeasible, match="nucleus"):
         refuse_decoding(replace(settings, workload=workload(kind="nucleus")))
     refuse_decoding(replace(settings, workload=workload(kind="temperature")))

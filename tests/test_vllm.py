@@ -170,8 +170,36 @@ def test_tokens_are_chosen_as_the_study_says(loaded: Loaded) -> None:
     # So few of the likeliest tokens have so little probability that only the first is left.
     assert texts(loaded, kind="top_p", top_p=1e-6) == greedy
     assert texts(loaded, kind="top_p", top_p=1.0) != greedy
-    with pytest.raises(Infeasible, match="beam search is a loop"):
-        texts(loaded, kind="beam", width=2)
+
+
+def test_beams_search_in_a_batch_and_in_a_closed_loop(loaded: Loaded) -> None:
+    """Of one beam the search is greedy: every round's token is the likeliest."""
+    greedy = texts(loaded, kind="greedy")
+    settings = replace(
+        loaded.settings,
+        workload=replace(loaded.settings.workload, decoding={"kind": "beam", "width": 1}),
+    )
+    asked, add = [], loaded.engine._driver.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loaded.engine._driver,
+            "add",
+            lambda name, tokens, parameters: (asked.append(tokens), add(name, tokens, parameters)),
+        )
+        events = list(loaded.engine.generate(requests(3), settings))
+    assert [len(kinds(events, kind)) for kind in ("admitted", "first_token", "finished")] == [3] * 3
+    assert sum(event.tokens for event in events) == 3 * (OUTPUT - 1)
+    longest = [tuple(tokens[INPUT:]) for tokens in asked if len(tokens) == INPUT + OUTPUT - 1]
+    assert sorted(longest) == sorted(text[:-1] for text in greedy)
+    wide = replace(settings.workload, decoding={"kind": "beam", "width": 4})
+    settings = replace(settings, workload=wide)
+    events = list(loaded.engine.serve(iter(requests(5)), 2, settings))
+    assert len(kinds(events, "finished")) == 5
+    assert loaded.engine.counts()["running_requests_max"] == 8
+    with pytest.raises(Infeasible, match="3 requests of 4 beams in flight, the engine has room"):
+        list(loaded.engine.serve(iter(requests(5)), 3, settings))
+    with pytest.raises(Infeasible, match="a batch of 12"):
+        list(loaded.engine.generate(requests(3), settings))
 
 
 def test_its_record_tells_what_it_ran_in(loaded: Loaded) -> None:
@@ -295,44 +323,6 @@ def test_an_engine_whose_worker_died_fails_and_leaves_nobody(loaded: Loaded) -> 
     loaded.engine.close()
     assert not any(process.is_running() for process in processes)
     loaded.engine.close()
-
-
-def test_weights_are_drawn_by_name_and_part() -> None:
-    import torch
-    from vllm.model_executor.layers.linear import ReplicatedLinear
-
-    from sweeper.engines.vllm_worker import draw
-
-    class Router(ReplicatedLinear):  # type: ignore[misc]
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            self.weight = torch.nn.Parameter(torch.empty(8, 64))
-
-    def model() -> Any:
-        made = torch.nn.Module()
-        made.embedding = torch.nn.Embedding(1000, 64)
-        made.linear = torch.nn.Linear(64, 64)
-        made.norm = torch.nn.LayerNorm(64)
-        made.router = Router()
-        made.head = torch.nn.Linear(64, 1000, bias=False)
-        made.head.weight = made.embedding.weight
-        return made
-
-    first, again, other = model(), model(), model()
-    facts = [
-        draw(each, std=0.05, zeros=False, rank=rank)
-        for each, rank in ((first, 0), (again, 0), (other, 1))
-    ]
-    assert facts[0] == facts[1]
-    assert facts[0]["std_of_largest"] == pytest.approx(0.05, rel=0.02)
-    assert (facts[0]["norms"], facts[0]["biases"]) == (1.0, 0.0)
-    assert torch.equal(first.linear.weight, again.linear.weight)
-    assert not torch.equal(first.linear.weight, other.linear.weight)
-    assert torch.equal(first.router.weight, other.router.weight)
-    assert first.head.weight is first.embedding.weight
-    zeros = draw(other, std=0.05, zeros=True, rank=0)
-    assert not any(torch.any(weight) for weight in other.parameters())
-    assert (zeros["std_of_largest"], zeros["norms"]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

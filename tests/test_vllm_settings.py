@@ -259,7 +259,7 @@ def requests(*output_tokens: int) -> list[Request]:
 
 def test_a_step_tells_who_decoded_who_began_and_who_ended():
     running = Running()
-    one, two = (running.add(request) for request in requests(3, 1))
+    one, two = (running.begin(request)[0].name for request in requests(3, 1))
     first = list(running.events([Output(one, 1)], 1.0))
     assert [(event.kind, event.request) for event in first] == [("first_token", 100)]
     second = list(running.events([Output(one, 1), Output(two, 1, True, "length")], 2.0))
@@ -276,7 +276,7 @@ def test_a_step_tells_who_decoded_who_began_and_who_ended():
 
 def test_what_comes_with_a_first_token_has_no_step_of_its_own():
     running = Running()
-    one, two = (running.add(request) for request in requests(9, 9))
+    one, two = (running.begin(request)[0].name for request in requests(9, 9))
     list(running.events([Output(one, 1)], 1.0))
     step = list(running.events([Output(one, 5), Output(two, 3)], 2.0))
     assert [(event.kind, event.request, event.tokens, event.running) for event in step] == [
@@ -289,7 +289,7 @@ def test_what_comes_with_a_first_token_has_no_step_of_its_own():
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_every_token_is_told_of_once_however_many_a_step_gives(given_by_step):
     running = Running()
-    names = [running.add(request) for request in requests(*map(sum, given_by_step))]
+    names = [running.begin(request)[0].name for request in requests(*map(sum, given_by_step))]
     assert len(set(names)) == len(names)
     told = 0
     for step in range(max(map(len, given_by_step))):

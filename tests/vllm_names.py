@@ -46,6 +46,7 @@ USED: dict[str, dict[str, list[str]]] = {
             "ignore_eos",
             "detokenize",
             "output_kind",
+            "logprobs",
             "seed",
             "top_p",
         ],
@@ -53,7 +54,12 @@ USED: dict[str, dict[str, list[str]]] = {
     },
     "outputs.py": {
         "RequestOutput": ["request_id", "outputs", "finished"],
-        "CompletionOutput": ["token_ids", "finish_reason", "routed_experts"],
+        "CompletionOutput": [
+            "token_ids",
+            "finish_reason",
+            "logprobs",
+            "routed_experts",
+        ],
     },
     "config/compilation.py": {
         "CompilationConfig": [

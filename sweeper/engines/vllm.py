@@ -5,20 +5,20 @@ Checked against the signatures of vLLM 0.26.0 and 0.32.0 (`tests/vllm_signatures
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeper import shapes
+from sweeper.decoding import beam_width
 from sweeper.engines import Clock, Event, Request, host_memory
-from sweeper.engines.vllm_command import architecture_file, command
+from sweeper.engines.vllm_beams import Searching
+from sweeper.engines.vllm_command import command
 from sweeper.engines.vllm_drivers import Driver, Stepped, Streamed
-from sweeper.engines.vllm_events import Output, Running
+from sweeper.engines.vllm_events import Ask, Book, Output, Running
 from sweeper.engines.vllm_experts import Routing
+from sweeper.engines.vllm_models import Models, architecture
 from sweeper.engines.vllm_processes import Said, end, explained, inherited, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
@@ -30,9 +30,8 @@ from sweeper.engines.vllm_resolved import (
     resolved_workers,
     weight_facts,
 )
-from sweeper.engines.vllm_sampling import refuse_decoding, sampling
+from sweeper.engines.vllm_sampling import beams, refuse_decoding, sampling
 from sweeper.engines.vllm_settings import (
-    ARCHITECTURES,
     DRIVEN,
     Place,
     arguments,
@@ -46,7 +45,7 @@ from sweeper.engines.vllm_tally import Tally
 from sweeper.engines.vllm_traits import VllmTraits
 from sweeper.engines.vllm_unasked import changed, left_open
 from sweeper.errors import EngineError, Infeasible
-from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.spec import Settings, Sizes
 from sweeper.speculation import draft_model, verified_tokens
 
 HIDDEN = "-1"
@@ -73,9 +72,10 @@ class VllmEngine(VllmTraits):
             gpu=self.needs_gpu, cpus=() if self.needs_gpu else tuple(os.sched_getaffinity(0))
         )
         self._driver: Driver | None = None
-        self._folder: Path | None = None
+        self._models = Models(settings)
         self._processes: Sequence[Any] = ()
-        self._running = Running()
+        self._running: Book = Running()
+        self._books: dict[int | None, Book] = {None: self._running}
         self._tally = Tally()
         self._routing = Routing(0)
         self._steps = 0
@@ -122,10 +122,9 @@ class VllmEngine(VllmTraits):
             Infeasible: more requests, positions or KV cache than there is.
             EngineError: anything else.
         """
-        refuse_decoding(settings)
         driver = self._loaded()
-        self._refuse_unfit(requests, together=True)
-        self._tally.begin(_work(settings))
+        self._open(settings)
+        self._refuse_unfit(requests, settings, together=True)
         with self._cancelling():
             explained(driver.rest)
             for request in requests:
@@ -135,7 +134,7 @@ class VllmEngine(VllmTraits):
             for request in requests:
                 yield Event("admitted", sent_s, request.index)
             while len(self._running):
-                yield from self._step()
+                yield from self._step(settings)
 
     def serve(
         self, source: Iterator[Request], in_flight: int, settings: Settings
@@ -146,13 +145,13 @@ class VllmEngine(VllmTraits):
             Infeasible: more requests in flight than the engine was started for, or too long ones.
             EngineError: anything else.
         """
-        refuse_decoding(settings)
         self._loaded()
-        most = self._resolved["max_num_seqs"]
-        if in_flight > most:
-            raise Infeasible(f"{in_flight} requests in flight, the engine has room for {most}")
+        self._open(settings)
+        width, most = beam_width(settings.workload), self._resolved["max_num_seqs"]
+        if in_flight * width > most:
+            of = f" of {width} beams" if width > 1 else ""
+            raise Infeasible(f"{in_flight} requests{of} in flight, the engine has room for {most}")
         more = True
-        self._tally.begin(_work(settings))
         with self._cancelling():
             while True:
                 while more and len(self._running) < in_flight:
@@ -160,13 +159,13 @@ class VllmEngine(VllmTraits):
                     if request is None:
                         more = False
                         break
-                    self._refuse_unfit([request], together=False)
+                    self._refuse_unfit([request], settings, together=False)
                     sent_s = self._clock.now()
                     self._hand_over(request, settings)
                     yield Event("admitted", sent_s, request.index)
                 if not len(self._running):
                     return
-                yield from self._step()
+                yield from self._step(settings)
 
     def progress(self) -> int:
         """Steps that gave tokens, since load."""
@@ -182,7 +181,7 @@ class VllmEngine(VllmTraits):
         spec = self._settings.engine
         told = self._tally.counts(drafts=spec.speculative is not None, prefixes=spec.prefix_caching)
         counted = {
-            "generated_tokens": float(self._running.generated_tokens),
+            "generated_tokens": float(sum(book.generated_tokens for book in self._books.values())),
             **told,
             **self._routing.counts(),
         }
@@ -199,7 +198,7 @@ class VllmEngine(VllmTraits):
     def launch_command(self) -> str:
         """A `vllm serve` line with the same settings."""
         built = filter(None, (self._settings.model, draft_model(self._settings)))
-        files = {str(model.shape): text for model in built if (text := _architecture(model))}
+        files = {str(model.shape): text for model in built if (text := architecture(model))}
         return command(self._settings, self._sizes, self._place, files, _stated_threads())
 
     def close(self) -> None:
@@ -212,9 +211,7 @@ class VllmEngine(VllmTraits):
         finally:
             end(self._processes)
             self._processes = ()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+            self._models.remove()
 
     def _refuse_strange_place(self) -> None:
         env, spec = self._settings.engine.env, self._settings.engine
@@ -241,7 +238,7 @@ class VllmEngine(VllmTraits):
         import vllm
         from vllm.config import CompilationConfig
 
-        model, draft = self._models()
+        model, draft = self._models.places()
         chosen = arguments(self._settings, self._sizes, self._place, model, draft)
         compiled = CompilationConfig(**chosen.pop("compilation_config"))
         known = set(vllm.EngineArgs.__dataclass_fields__)
@@ -255,23 +252,6 @@ class VllmEngine(VllmTraits):
         engine_args = made(**chosen, **DRIVEN, compilation_config=compiled)
         self._tally = Tally()
         return (Streamed if online else Stepped)(engine_args, self._tally, self._clock)
-
-    def _models(self) -> tuple[str, str]:
-        """Of the model and its draft the hub's name or a folder; of a shape, one made for it."""
-        draft = draft_model(self._settings)
-        model = self._place_of(self._settings.model, "model")
-        return model, "" if draft is None else self._place_of(draft, "draft")
-
-    def _place_of(self, model: ModelSpec, name: str) -> str:
-        text = _architecture(model)
-        if text is None:
-            return str(model.id)
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sweeper-model-"))
-        folder = self._folder / name
-        folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text(text)
-        return str(folder)
 
     def _what_it_took(self) -> dict[str, Any]:
         import vllm
@@ -307,7 +287,18 @@ class VllmEngine(VllmTraits):
         departed = changed(left, wanted, on_gpu=self._place.gpu)
         return {**resolved, "left_open": left, "changed": departed}
 
-    def _refuse_unfit(self, requests: Sequence[Request], *, together: bool) -> None:
+    def _open(self, settings: Settings) -> None:
+        """What runs from now on is of these settings."""
+        refuse_decoding(settings)
+        width = beams(settings.workload)
+        if width is not None and width not in self._books:
+            self._books[width] = Searching(width)
+        self._running = self._books[width]
+        self._tally.begin(repr(settings.workload))
+
+    def _refuse_unfit(
+        self, requests: Sequence[Request], settings: Settings, *, together: bool
+    ) -> None:
         self._loaded()
         length = self._resolved["max_model_len"]
         longest = max(len(each.prompt_token_ids) + each.output_tokens for each in requests)
@@ -315,13 +306,13 @@ class VllmEngine(VllmTraits):
             raise Infeasible(f"{longest} positions asked, the engine was started for {length}")
         if not together:
             return
-        most = self._resolved["max_num_seqs"]
-        if len(requests) > most:
-            raise Infeasible(f"a batch of {len(requests)}, the engine has room for {most}")
+        most, width = self._resolved["max_num_seqs"], beam_width(settings.workload)
+        if len(requests) * width > most:
+            raise Infeasible(f"a batch of {len(requests) * width}, the engine has room for {most}")
         block = self._resolved["kv_cache_block_tokens"]
         beyond = verified_tokens(self._settings.engine) - 1
         lengths = (len(each.prompt_token_ids) + each.output_tokens + beyond for each in requests)
-        needed = sum(-(-length // block) for length in lengths)
+        needed = width * sum(-(-length // block) for length in lengths)
         # One block is vLLM's own.
         blocks = self._resolved["kv_cache_blocks"] - 1
         if needed > blocks:
@@ -336,15 +327,18 @@ class VllmEngine(VllmTraits):
         return self._driver
 
     def _hand_over(self, request: Request, settings: Settings) -> None:
+        for ask in self._running.begin(request):
+            self._ask(ask, settings)
+
+    def _ask(self, ask: Ask, settings: Settings) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        chosen = sampling(settings.workload, request)
+        chosen = sampling(settings.workload, ask.request)
         asked_for = SamplingParams(**chosen, output_kind=RequestOutputKind.DELTA)
-        name = self._running.add(request)
-        explained(partial(self._loaded().add, name, request.prompt_token_ids, asked_for))
+        explained(partial(self._loaded().add, ask.name, ask.token_ids, asked_for))
 
-    def _step(self) -> Iterator[Event]:
+    def _step(self, settings: Settings) -> Iterator[Event]:
         outputs, now_s = explained(self._loaded().step)
         self._steps += bool(outputs)
         for output in outputs:
@@ -356,10 +350,14 @@ class VllmEngine(VllmTraits):
                 tokens=len(output.outputs[0].token_ids),
                 finished=output.finished,
                 reason=output.outputs[0].finish_reason,
+                logprobs=_logprobs(output.outputs[0].logprobs),
             )
             for output in outputs
         )
-        return self._running.events(given, now_s)
+        events = list(self._running.events(given, now_s))
+        for ask in self._running.follow():
+            self._ask(ask, settings)
+        yield from events
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
@@ -379,17 +377,9 @@ class VllmEngine(VllmTraits):
                 explained(self._driver.wake)
 
 
-def _architecture(model: ModelSpec) -> str | None:
-    """The file that a shape's model is built from; `None` of a model that is named."""
-    if model.shape is None or not from_shape(model):
-        return None
-    kind = shapes.architecture(model.shape)["model_type"]
-    return architecture_file(model.shape, ARCHITECTURES[kind])
-
-
-def _work(settings: Settings) -> str:
-    """What tells points of one configuration apart."""
-    return repr(settings.workload)
+def _logprobs(told: Any) -> Mapping[int, float] | None:
+    """Of a token's candidates, where they were asked for."""
+    return {token: each.logprob for token, each in told[0].items()} if told else None
 
 
 def _stated_threads() -> str:

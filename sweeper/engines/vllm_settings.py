@@ -41,6 +41,7 @@ DECIDED = frozenset(
         "load_format",
         "max_cudagraph_capture_size",
         "max_model_len",
+        "max_logprobs",
         "max_num_batched_tokens",
         "max_num_seqs",
         "model",
@@ -119,7 +120,7 @@ def arguments(
         "model": model,
         "dtype": spec.dtype,
         "max_model_len": sizes.max_model_len,
-        "max_num_seqs": sizes.max_batch_size,
+        "max_num_seqs": sizes.sequences,
         "max_num_batched_tokens": batched_tokens(spec, sizes),
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
@@ -134,6 +135,8 @@ def arguments(
             enable_chunked_prefill=spec.chunked_prefill,
             attention_backend=spec.attention,
             quantization=spec.quantization,
+            # A beam has twice as many candidates as there are beams; vLLM gives 20 by itself.
+            max_logprobs=2 * sizes.beams if sizes.beams > 1 else None,
             speculative_config=speculative_config(settings, draft),
             trust_remote_code=settings.model.trust_remote_code or None,
             kv_cache_memory_bytes=None if place.gpu else cpu_cache_bytes(settings, sizes),
@@ -177,7 +180,8 @@ def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
         "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
     )
     budget = batched_tokens(spec, sizes)
-    captured = capture_sizes(spec, sizes.batch_sizes, budget)
+    together = {*sizes.batch_sizes, *(size * sizes.beams for size in sizes.batch_sizes)}
+    captured = capture_sizes(spec, together, budget)
     return {**chosen, "cudagraph_mode": graphs, "cudagraph_capture_sizes": captured}
 
 
@@ -237,7 +241,7 @@ def cpu_cache_bytes(settings: Settings, sizes: Sizes) -> int:
         return UNKNOWN_CPU_CACHE_BYTES
     spec = settings.engine
     length = sizes.max_model_len + verified_tokens(spec) - 1
-    blocks = sizes.max_batch_size * (math.ceil(length / CPU_BLOCK_TOKENS) + 2) + 64
+    blocks = sizes.sequences * (math.ceil(length / CPU_BLOCK_TOKENS) + 2) + 64
     per_token = sum(
         shape.kv_bytes_per_token(spec.dtype)
         * (math.ceil(shape.kv_heads / spec.tensor_parallel) / shape.kv_heads)
