@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.decoding import beam_width
 from sweeper.errors import StudyError
 from sweeper.results.metrics import MIN_TAIL
 from sweeper.results.record import Key
@@ -153,6 +154,7 @@ def sizes_of(points: Sequence[Point]) -> Sizes:
         max_model_len=max(each.input_tokens + each.output_tokens for each in workloads),
         max_batch_size=max(each.batch_size for each in workloads),
         batch_sizes=tuple(sorted({each.batch_size for each in workloads})),
+        beams=max(beam_width(each) for each in workloads),
     )
 
 

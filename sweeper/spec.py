@@ -270,11 +270,20 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a launch must know beforehand, over all points of its configuration in the study."""
+    """What a launch must know beforehand, over all points of its configuration in the study.
+
+    `beams` is the widest beam search of any.
+    """
 
     max_model_len: int
     max_batch_size: int
     batch_sizes: tuple[int, ...]
+    beams: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """The most that an engine decodes together: each request's beams."""
+        return self.max_batch_size * self.beams
 
 
 @dataclass(frozen=True, kw_only=True)

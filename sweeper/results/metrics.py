@@ -70,6 +70,33 @@ METRICS: Mapping[str, str] = {
 
 QUALITY_SCORE = "quality_score"
 """The one metric that is of a configuration, whatever its batch size and traffic."""
+COUNTS: Mapping[str, str] = {
+    "generated_tokens": "tokens that the engine generated since it was loaded",
+    "preemptions": "requests that lost their KV cache and were computed again, since load",
+    "kv_cache_bytes": "bytes of the KV cache, over all devices of the launch",
+    "kv_cache_tokens": "tokens that the KV cache holds",
+    "kv_cache_used_peak": "largest share of the KV cache in use, since load",
+    "draft_tokens_proposed": "tokens that a draft proposed, since load",
+    "draft_tokens_accepted": "proposed tokens that the model accepted, since load",
+    "prefix_tokens_looked_up": "prompt tokens that were looked for in the KV cache, since load",
+    "prefix_tokens_found": "prompt tokens that were found there and not computed, since load",
+    "steps_in_full_graphs": "scheduler steps replayed as one CUDA graph, since load",
+    "steps_in_piecewise_graphs": "scheduler steps of which pieces were CUDA graphs, since load",
+    "steps_without_graphs": "scheduler steps launched kernel by kernel, since load",
+    "graph_padding_tokens": "tokens computed only to fill a CUDA graph's size, since load",
+    "expert_choices": "routings of a token to an expert, over layers, since load",
+    "experts_idle_share": "share of experts that no token was routed to, over layers",
+    "expert_load_max_ratio": "tokens of the busiest expert over its layer's mean, mean over layers",
+    "experts_below_half_share": "share of experts with less than half of their layer's mean",
+    "experts_half_to_even_share": "share of experts with at least half of it and less than it",
+    "experts_even_to_double_share": "share of experts with at least it and less than twice it",
+    "experts_above_double_share": "share of experts with at least twice their layer's mean",
+    "scheduler_steps": "scheduler steps of the point, its warm-up among them",
+    "running_requests_mean": "requests that ran in a scheduler step of the point, mean over steps",
+    "running_requests_max": "most requests that ran in one scheduler step of the point",
+}
+"""What only an engine counts; `peak_memory_bytes` is of it too. Not made again by verify."""
+
 ENERGY_METRICS: frozenset[str] = frozenset(
     name
     for name in METRICS

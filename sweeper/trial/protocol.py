@@ -137,9 +137,24 @@ def load(bench: Bench, recorder: Recorder) -> None:
     """Start the engine; how long it took and what it resolved to go into every record."""
     bench.phase("load")
     before_s = bench.clock.now()
-    recorder.knows(resolved_engine=dict(bench.engine.load()))
+    resolved = dict(bench.engine.load())
+    recorder.knows(resolved_engine=resolved)
     recorder.loaded(bench.clock.now() - before_s)
+    recorder.checked(settings_followed(resolved))
     bench.witness.loaded()
+
+
+def settings_followed(resolved: Mapping[str, Any]) -> list[Check]:
+    """Whether an engine left alone what was not asked of it; none of an engine that cannot tell.
+
+    It may turn a setting because of another one, so that two sides of a comparison differ in more
+    than the study says. `changed` names such settings, and how the other side is pinned to them.
+    """
+    changed = resolved.get("changed")
+    if changed is None:
+        return []
+    said = "; ".join(f"{name}: {why}" for name, why in sorted(changed.items()))
+    return [Check(name="settings_followed", ok=not changed, detail=said)]
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
