@@ -5,14 +5,16 @@
     python -m scripts.levers --run vllm compile     only those of which all words are in the name
 
 A lever is run as a lease of a study runs it: the engine in a child process, one short window. It
-was run for real if its record was accepted and shows the proof that `levers_table.py` names. It
-needs a GPU, or is not done, where the study's check, the engine or the record says so in words.
-Anything else, a crash or a proof that is not there, is an error: exit status 1.
+was run for real if its record was accepted and shows the proof that `levers_table.py` names; where
+an accepted record is silent, the page says so. It needs a GPU, or is not done, where the study's
+check, the engine or the record says so in words. Anything else, a crash or a proof that shows
+another value, is an error: exit status 1.
 """
 
 import argparse
 import json
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,9 @@ from typing import Any, Literal
 
 import yaml
 
-from scripts.levers_table import BASE, LEVERS, RESOLVED, Engine, Lever, Proof
+from scripts.levers_table import BASE, BY_ENGINE, LEVERS, RESOLVED, Engine, Lever, Proof
 from sweeper.engines import ENGINES, engine_traits
+from sweeper.engines.vllm_command import architecture_file
 from sweeper.errors import StudyError
 from sweeper.plan import plan
 from sweeper.spec import Study
@@ -35,7 +38,7 @@ KEPT, PAGE = ROOT / "docs" / "levers.json", ROOT / "docs" / "levers.md"
 NAMES: tuple[Engine, ...] = ("transformers", "vllm", "endpoint")
 SILENCE_S = 600.0
 """How long a launch may tell nothing; compiling on a processor takes a minute or two."""
-Found = Literal["run", "gpu", "refused", "wrong"]
+Found = Literal["run", "unproven", "gpu", "refused", "wrong"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,11 @@ def study_of(lever: Lever, engine: Engine, folder: Path) -> Study:
         StudyError: it is refused before anything starts.
     """
     proof = lever.proofs.get(engine)
-    keys = {**BASE, "engine.kind": engine, **lever.asks, **(proof.beside if proof else {})}
+    keys = {**BASE, "engine.kind": engine, **BY_ENGINE[engine], **lever.asks}
+    keys |= proof.beside if proof else {}
+    if engine == "endpoint":
+        keys["model.id"] = str(folder)
+        (folder / "config.json").write_text(architecture_file("tiny", "LlamaForCausalLM"))
     tree: dict[str, Any] = {}
     for key, value in keys.items():
         *above, last = key.split(".")
@@ -82,8 +89,11 @@ def refusal(lever: Lever, engine: Engine) -> str | None:
         try:
             study_of(lever, engine, Path(folder))
         except StudyError as error:
-            return str(error).removeprefix(f"{folder}/lever.yaml: ").replace(folder, "")
+            return _PLACE.sub("", str(error))
     return None
+
+
+_PLACE = re.compile(r"\S*lever\.yaml(:\d+)?: ")
 
 
 def run(lever: Lever, engine: Engine) -> Outcome:
@@ -118,6 +128,8 @@ def judge(record: Mapping[str, Any], proof: Proof) -> Outcome:
     words = notes.get(proof.path.rpartition(".")[2], "")
     if "GPU" in words:
         return Outcome(found="gpu", path=proof.path, why=words)
+    if seen is None:
+        return Outcome(found="unproven", path=proof.path)
     return Outcome(found="wrong", path=proof.path, seen=seen, why=f"wanted {proof.expected}")
 
 
@@ -182,7 +194,12 @@ def _cell(outcome: Mapping[str, Any]) -> str:
     if outcome["found"] == "run":
         path = outcome["path"].replace(f"{RESOLVED}.", "")
         return f"run here: `{path}` is `{json.dumps(outcome['seen'])}`"
-    return {"gpu": "only against a GPU", "refused": "not supported"}.get(outcome["found"], "WRONG")
+    words = {
+        "gpu": "only against a GPU",
+        "refused": "not supported",
+        "unproven": "run here; its record does not show it",
+    }
+    return words.get(outcome["found"], "WRONG")
 
 
 def _plain(words: str) -> str:

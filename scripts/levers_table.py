@@ -54,9 +54,6 @@ BASE: Mapping[str, Any] = {
     "name": "lever",
     "model.shape": "tiny",
     "model.weights": "dummy",
-    "engine.dtype": "float32",
-    "engine.compile": False,
-    "engine.graphs": False,
     "workload.input_tokens": 16,
     "workload.output_tokens": 12,
     "workload.batch_size": 4,
@@ -68,6 +65,21 @@ BASE: Mapping[str, Any] = {
     "measure.repeats": 1,
 }
 """What every lever is tried on: a tiny model with drawn weights, a window as short as it can be."""
+_PLAIN = {"engine.dtype": "float32", "engine.compile": False, "engine.graphs": False}
+_SERVER = (
+    "python -m vllm.entrypoints.openai.api_server --model {model} --served-model-name tiny "
+    "--host 127.0.0.1 --port {port} --dtype float32 --tensor-parallel-size {tensor_parallel} "
+    "--max-model-len 64 --max-num-seqs 8 --load-format dummy --skip-tokenizer-init "
+    "--no-enable-prefix-caching --generation-config vllm --kv-cache-memory-bytes 67108864 "
+    """--compilation-config '{"mode": "NONE", "cudagraph_mode": "NONE"}'"""
+)
+BY_ENGINE: Mapping[Engine, Mapping[str, Any]] = {
+    "transformers": _PLAIN,
+    "vllm": _PLAIN,
+    # vLLM's server, of a model whose configuration lies in the folder that the command fills in.
+    "endpoint": {"engine.options": {"command": _SERVER}},
+}
+"""What an engine is tried with beside that."""
 
 
 def _both(path: str, expected: Any) -> dict[Engine, Proof]:
@@ -87,17 +99,27 @@ LEVERS: tuple[Lever, ...] = (
     Lever(
         name="engine.dtype: bfloat16",
         asks={"engine.dtype": "bfloat16"},
-        proofs=_both("dtype", "bfloat16"),
+        proofs={
+            **_both("dtype", "bfloat16"),
+            # Another value than the default, which is no word to a server.
+            "endpoint": Proof(f"{RESOLVED}.dtype", "float16", {"engine.dtype": "float16"}),
+        },
     ),
     Lever(
         name="engine.compile: true",
         asks={"engine.compile": True},
-        proofs=_both("compile", True),
+        proofs={
+            **_both("compile", True),
+            "endpoint": Proof(f"{RESOLVED}.compile", False, {"engine.compile": False}),
+        },
     ),
     Lever(
         name="engine.graphs: true",
         asks={"engine.graphs": True, "engine.compile": True},
-        proofs=_both("graphs", True),
+        proofs={
+            **_both("graphs", True),
+            "endpoint": Proof(f"{RESOLVED}.graphs", False, {"engine.graphs": False}),
+        },
     ),
     Lever(
         name="engine.attention",
@@ -170,7 +192,10 @@ LEVERS: tuple[Lever, ...] = (
     Lever(
         name="engine.tensor_parallel: 2",
         asks={"engine.tensor_parallel": 2},
-        proofs=_vllm(f"{RESOLVED}.tensor_parallel", 2),
+        proofs={
+            **_vllm(f"{RESOLVED}.tensor_parallel", 2),
+            "endpoint": Proof(f"{RESOLVED}.tensor_parallel", 2),
+        },
     ),
     Lever(
         name="engine.pipeline_parallel: 2",
@@ -187,37 +212,56 @@ LEVERS: tuple[Lever, ...] = (
         asks={"engine.options": {"seed": 7}},
         proofs={
             "vllm": Proof(f"{RESOLVED}.seed", 7),
+            "transformers": Proof(
+                f"{RESOLVED}.options_taken", {"top_k": 5}, {"engine.options": {"top_k": 5}}
+            ),
+            "endpoint": Proof(
+                f"{RESOLVED}.options.body.seed",
+                7,
+                {"engine.options": {"command": _SERVER, "body": {"seed": 7}}},
+            ),
         },
     ),
     Lever(
         name="workload.batching: continuous",
         asks={"workload.batching": "continuous"},
-        proofs={"vllm": Proof("convention", "steady")},
+        proofs={
+            engine: Proof("convention", "steady") for engine in ("transformers", "vllm", "endpoint")
+        },
     ),
     *(
         Lever(
             name=f"workload.decoding: {kind}",
             asks={"workload.decoding": {"kind": kind, **more}},
             proofs={
-                engine: Proof(f"{RESOLVED}.decoding.kind", kind)
-                for engine in ("transformers", "vllm")
+                "transformers": Proof(f"{RESOLVED}.decoding.kind", kind),
+                # Four requests of two beams each take part in a step.
+                "vllm": Proof("metrics.running_requests_max", 8.0)
+                if kind == "beam"
+                else Proof(f"{RESOLVED}.decoding.kind", kind),
             },
         )
         for kind, more in (
             ("beam", {"width": 2}),
             ("temperature", {"temperature": 0.7}),
-            ("top_p", {"p": 0.9}),
+            ("top_p", {"top_p": 0.9}),
         )
     ),
     Lever(
         name="model.weights: dummy_zeros",
         asks={"model.weights": "dummy_zeros"},
-        proofs=_both("weights.kind", "dummy_zeros"),
+        proofs={
+            **_both("weights.kind", "dummy_zeros"),
+            "endpoint": Proof(f"{RESOLVED}.weights.kind", "dummy_zeros"),
+        },
     ),
     Lever(
         name="model.weights: dummy_engine",
         asks={"model.weights": "dummy_engine"},
-        proofs=_vllm(f"{RESOLVED}.weights.kind", "dummy_engine"),
+        proofs={
+            **_vllm(f"{RESOLVED}.weights.kind", "dummy_engine"),
+            "endpoint": Proof(f"{RESOLVED}.weights.kind", "dummy_engine"),
+        },
     ),
     Lever(
         name="gpu.power_limit_w",

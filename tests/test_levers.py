@@ -30,7 +30,7 @@ def record(resolved, **fields):
         (record({"graphs": True}, status="energy_invalid"), "run"),
         (record({"graphs": False}), "wrong"),
         (record({"graphs": 1}), "wrong"),
-        (record({}), "wrong"),
+        (record({}), "unproven"),
         (record({"graphs": False, "notes": {"graphs": "off: CUDA graphs need a GPU"}}), "gpu"),
         (record({"graphs": False, "notes": {"other": "needs a GPU"}}), "wrong"),
         (record({"graphs": True}, status="failed", reason="hung"), "wrong"),
