@@ -158,16 +158,27 @@ def test_lengths_are_swept_where_every_batch_fits():
         assert impossible(settings, shape_of_model(settings.model), launch.sizes) is None
 
 
+def test_decoding_and_serving_are_compared_on_the_same_work():
+    for name, points in (("decoding", 32), ("online", 18)):
+        study = load(CONF / f"{name}.yaml")
+        assert unavailable(study) == []
+        assert study.settings.convention == "whole"
+        assert len(plan(study).points) == points
+
+
 def settings_of(whole: Plan) -> list[Settings]:
     return [point.settings for point in whole.points]
 
 
+_ENDS = ("workload.batch_size=[1, 64]",)
 FEWER = {
-    "framework_a100": "workload.batch_size=[1, 256]",
-    "framework_a6000": "workload.batch_size=[1, 256]",
-    "framework_rtx6000ada": "workload.batch_size=[1, 256]",
-    "moe_against_dense": "workload.batch_size=[2, 32]",
-    "length_sweep": "workload.batch_size=[1, 64]",
+    "framework_a100": ("workload.batch_size=[1, 256]",),
+    "framework_a6000": ("workload.batch_size=[1, 256]",),
+    "framework_rtx6000ada": ("workload.batch_size=[1, 256]",),
+    "moe_against_dense": ("workload.batch_size=[2, 32]",),
+    "length_sweep": _ENDS,
+    "decoding": _ENDS,
+    "online": (*_ENDS, "workload.requests=64"),
 }
 """What is left out of a rehearsal that would repeat another's, or take long."""
 
@@ -193,7 +204,7 @@ class Rehearsed(World):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
     # One window a point: there are as many points, each as good for an answer.
-    study = load(file, ["measure.repeats=1", *filter(None, [FEWER.get(file.stem)])])
+    study = load(file, ["measure.repeats=1", *FEWER.get(file.stem, ())])
     card = study.resources.accelerator or "H100"
     study = rehearsed(study, parse_pool(f"1x8:{card}"))
     world = Rehearsed(study, tmp_path, card).run()
