@@ -223,33 +223,43 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _tried(words: Sequence[str]) -> Iterator[tuple[str, tuple[Lever, Engine]]]:
+    """The levers that have all words in their names."""
+    for lever in LEVERS:
+        for engine in engines():
+            if all(word in _key(lever, engine) for word in words):
+                yield _key(lever, engine), (lever, engine)
+
+
+def _known(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Without levers that are no more."""
+    known = dict(_tried(())).keys()
+    outcomes = {key: each for key, each in sorted(kept["outcomes"].items()) if key in known}
+    return {**kept, "outcomes": outcomes}
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts.levers", description=__doc__)
     parser.add_argument("--run", nargs="*", metavar="WORD", help="run levers, write levers.json")
     asked = parser.parse_args(words)
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"outcomes": {}}
-    wrong = []
-    for lever in LEVERS:
-        for engine in engines():
-            key = _key(lever, engine)
-            if asked.run is None or not all(word in key for word in asked.run):
-                continue
-            outcome = run(lever, engine)
-            kept["outcomes"][key] = asdict(outcome)
-            print(f"{key}: {outcome.found} {outcome.seen or outcome.why}", file=sys.stderr)
-            wrong += [key] if outcome.found == "wrong" else []
-    if asked.run is not None:
-        known = {_key(lever, engine) for lever in LEVERS for engine in engines()}
-        kept["outcomes"] = {
-            key: each for key, each in sorted(kept["outcomes"].items()) if key in known
-        }
-        kept["versions"] = versions()
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+    kept: dict[str, Any] = {"outcomes": {}, "versions": versions()}
+    before = json.loads(KEPT.read_text()) if KEPT.exists() else kept
+    if asked.run is None or before["versions"] == kept["versions"]:
+        # What was seen with other versions has to be seen again.
+        kept = before
+    tried = dict(_tried(asked.run)) if asked.run is not None else {}
+    for key, (lever, engine) in tried.items():
+        outcome = run(lever, engine)
+        print(f"{key}: {outcome.found} {outcome.seen or outcome.why}", file=sys.stderr, flush=True)
+        kept["outcomes"][key] = asdict(outcome)
+        # What takes an hour may be cut short.
+        KEPT.write_text(json.dumps(_known(kept), indent=1) + "\n")
+    wrong = [key for key in tried if kept["outcomes"][key]["found"] == "wrong"]
     every = [_key(lever, engine) for lever in LEVERS for engine in engines()]
     if missing := [key for key in every if key not in kept["outcomes"]]:
         print(f"never run: {', '.join(missing)}", file=sys.stderr)
         return 1
-    PAGE.write_text(page(kept))
+    PAGE.write_text(page(json.loads(KEPT.read_text())))
     for key in wrong:
         print(f"wrong: {key}: {kept['outcomes'][key]}", file=sys.stderr)
     return 1 if wrong else 0
