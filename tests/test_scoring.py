@@ -11,13 +11,23 @@ import psutil
 import pytest
 
 from sweeper.answers.best import answers
-from sweeper.engines import Served
+from sweeper.clocks import RealClock
+from sweeper.engines import Served, engine_class, engine_traits
 from sweeper.engines.endpoint_server import free_port
 from sweeper.errors import EngineError
 from sweeper.plan import expand, plan
 from sweeper.rehearsal import rehearsed
 from sweeper.results.contents import FILE, read
-from sweeper.spec import Axis, MeasureSpec, QualitySpec, Settings, Study
+from sweeper.spec import (
+    Axis,
+    EngineSpec,
+    MeasureSpec,
+    ModelSpec,
+    QualitySpec,
+    Settings,
+    Sizes,
+    Study,
+)
 from sweeper.study import load, unavailable
 from sweeper.trial.scoring import parse, score
 from tests.records import make_record, two_objectives
@@ -157,6 +167,33 @@ class TestAsProcesses:
             assert told["score"] == record.metrics.get("quality_score")
             failed = [check for check in record.checks if check.name == "quality"]
             assert [check.ok for check in failed] == ([] if command != "exit 1" else [False])
+
+
+ASK = """\
+import json, os, urllib.request as u
+url = os.environ["SWEEPER_ENDPOINT"]
+model = json.load(u.urlopen(url + "/models"))["data"][0]["id"]
+body = {"model": model, "prompt": [1, 2, 3], "max_tokens": 5, "min_tokens": 5, "temperature": 0}
+body = json.dumps(body | {"ignore_eos": True, "return_token_ids": True}).encode()
+sent = u.Request(url + "/completions", body, {"Content-Type": "application/json"})
+told = json.load(u.urlopen(sent))
+print(json.dumps({"score": told["usage"]["completion_tokens"]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_vllm_is_served_as_its_record_says(tmp_path):
+    if engine_traits("vllm").needs_gpu:
+        pytest.skip("made for processors")
+    (tmp_path / "ask.py").write_text(ASK)
+    spec = EngineSpec(kind="vllm", dtype="float32", compile=False, graphs=False)
+    settings = Settings(model=ModelSpec(shape="tiny", weights="dummy"), engine=spec)
+    sizes = Sizes(max_model_len=64, max_batch_size=4, batch_sizes=(4,))
+    engine = engine_class("vllm")(settings, sizes, (), RealClock())
+    scorer = QualitySpec(command=f"{sys.executable} {tmp_path}/ask.py", min=1)
+    found = score(scorer, settings, engine, lambda: None)
+    assert (found.value, found.reason) == (5.0, None)
 
 
 def of_configurations(**quality: Any) -> Study:

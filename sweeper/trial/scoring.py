@@ -17,7 +17,9 @@ those loads the model itself, or needs none.
 
 import json
 import math
+import os
 import shlex
+import sys
 import tempfile
 import time
 import urllib.error
@@ -111,7 +113,10 @@ def _scored(
     variables["SWEEPER_ENDPOINT"] = served.url
     if served.command is None:
         return _run(spec, variables, folder, alive)
-    server = Server(_shell(f"cd {shlex.quote(str(folder))}\n{served.command}"), {})
+    # A launch command names programs as they are called in this environment, active or not.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    words = _shell(f"cd {shlex.quote(str(folder))}\n{served.command}")
+    server = Server(words, {"PATH": path})
     server.start()
     try:
         _await(server, f"{served.url}/models", alive)
