@@ -154,7 +154,7 @@ ONE_FAULT = [
     ("limits: 3", "limits: 3 given"),
     ("demand: {gpus: 8}", "demand.requests_per_s: missing: a number above 0"),
     ("demand: 8", "demand: 8 given, wanted: {requests_per_s, gpus} or null"),
-    ("quality: unchecked", "wanted: {command, min} or unchecked_ok or null"),
+    ("quality: unchecked", "wanted: {command, min, timeout_s} or unchecked_ok or null"),
     ("expect: 3", "expect: 3 given, wanted: a list of claims"),
     (
         "expect: [{when: {}, against: {}, metric: energy_j, change: 29, source: s}]",
