@@ -38,7 +38,7 @@ KEPT, PAGE = ROOT / "docs" / "levers.json", ROOT / "docs" / "levers.md"
 NAMES: tuple[Engine, ...] = ("transformers", "vllm", "endpoint")
 SILENCE_S = 600.0
 """How long a launch may tell nothing; compiling on a processor takes a minute or two."""
-Found = Literal["run", "unproven", "gpu", "refused", "wrong"]
+Found = Literal["run", "unproven", "gpu", "refused", "wrong", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,8 @@ def _events(study: Study, scratch: Path) -> Iterator[dict[str, Any]]:
 def page(kept: Mapping[str, Any]) -> str:
     """The page, from what was kept of the runs."""
     names = engines()
-    outcomes = kept["outcomes"]
+    never = asdict(Outcome(found="never"))
+    outcomes = {key: kept["outcomes"].get(key, never) for key, _ in _tried(())}
     rows = []
     for lever in LEVERS:
         cells = [_cell(outcomes[_key(lever, name)]) for name in names]
@@ -198,6 +199,7 @@ def _cell(outcome: Mapping[str, Any]) -> str:
         "gpu": "only against a GPU",
         "refused": "not supported",
         "unproven": "run here; its record does not show it",
+        "never": "not run yet",
     }
     return words.get(outcome["found"], "WRONG")
 
@@ -254,15 +256,14 @@ def main(words: Sequence[str]) -> int:
         kept["outcomes"][key] = asdict(outcome)
         # What takes an hour may be cut short.
         KEPT.write_text(json.dumps(_known(kept), indent=1) + "\n")
+    PAGE.write_text(page(_known(kept)))
     wrong = [key for key in tried if kept["outcomes"][key]["found"] == "wrong"]
+    for key in wrong:
+        print(f"wrong: {key}: {kept['outcomes'][key]}", file=sys.stderr)
     every = [_key(lever, engine) for lever in LEVERS for engine in engines()]
     if missing := [key for key in every if key not in kept["outcomes"]]:
         print(f"never run: {', '.join(missing)}", file=sys.stderr)
-        return 1
-    PAGE.write_text(page(json.loads(KEPT.read_text())))
-    for key in wrong:
-        print(f"wrong: {key}: {kept['outcomes'][key]}", file=sys.stderr)
-    return 1 if wrong else 0
+    return 1 if wrong or missing else 0
 
 
 if __name__ == "__main__":

@@ -81,9 +81,9 @@ def test_the_page_is_made_of_what_was_seen():
 
 
 @pytest.mark.parametrize(("lever", "engine"), CASES, ids=[key(*case) for case in CASES])
-def test_every_lever_was_tried_on_every_engine(lever, engine, kept):
-    """What a study's check refuses is refused in the words that were kept, and nothing else is."""
-    outcome = kept[key(lever, engine)]
+def test_what_was_kept_of_a_lever_is_what_is_asked_of_it_now(lever, engine, kept):
+    """What a study's check refuses is refused in the words that were kept."""
+    outcome = kept.get(key(lever, engine), {"found": "never"})
     assert outcome["found"] != "wrong"
     now = refusal(lever, engine)
     if now is not None:
@@ -101,8 +101,8 @@ def test_a_lever_runs_here_as_was_kept(lever, engine, kept):
     assert now["found"] == kept[key(lever, engine)]["found"], now
 
 
-def test_a_page_of_levers_that_were_never_run_is_not_made(tmp_path: Path, monkeypatch):
+def test_a_page_says_which_levers_were_never_run(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("scripts.levers.KEPT", tmp_path / "levers.json")
     monkeypatch.setattr("scripts.levers.PAGE", tmp_path / "levers.md")
     assert main([]) == 1
-    assert not (tmp_path / "levers.md").exists()
+    assert (tmp_path / "levers.md").read_text().count("not run yet") == len(CASES)
