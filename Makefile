@@ -14,7 +14,7 @@ STAMP := .venv/.setup-done
 PURE := not (slow or long or ray or engine or mlflow or nvml or process or browser or simulation)
 PIN_TORCH = $$(grep '^torch==' environments/cpu.txt)
 
-.PHONY: help setup quickstart check types pure test coverage test-slow mutants lock clean
+.PHONY: help setup quickstart check types pure test coverage test-slow levers mutants lock clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ coverage: setup  ## the same, traced line by line in every process, which takes 
 test-slow: setup  ## the rest: levers, separate nodes, chaos, long fuzzing
 	@$(BIN)/pytest -m slow || { status=$$?; [ $$status = 5 ] || exit $$status; \
 	    echo 'test-slow: no test is marked slow, nothing was run' >&2; }
+
+levers: setup  ## docs/levers.md: every lever on every engine, run for real on this machine
+	$(BIN)/python -m scripts.levers --run
 
 mutants: setup  ## how many planted faults the pure modules' tests find
 	$(BIN)/python scripts/mutants.py

@@ -21,7 +21,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -85,7 +85,7 @@ class Loop:
             Request(place, [(31 * place + 7 * at) % 4096 for at in range(INPUT)], length)
             for place, length in zip(count(), _lengths(), strict=False)
         )
-        self._events: Iterator[Event] = engine.serve(requests, IN_FLIGHT, settings)
+        self._events: Generator[Event, None, None] = engine.serve(requests, IN_FLIGHT, settings)
 
     def until(self, done: Callable[[], bool]) -> int:
         """The tokens generated until the first event after `done()`."""
@@ -95,6 +95,10 @@ class Loop:
             if event.kind == "tokens" and done():
                 return tokens
         raise AssertionError("a closed loop has no end")
+
+    def close(self) -> None:
+        """Take back what runs."""
+        self._events.close()
 
 
 def _lengths() -> Iterator[int]:

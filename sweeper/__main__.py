@@ -168,11 +168,13 @@ def export(words: Sequence[str]) -> int:
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="CSV or Parquet")
     asked = parser.parse_args(words)
     from sweeper.answers.best import answers
+    from sweeper.answers.claims import judged
     from sweeper.answers.export import save
     from sweeper.shelf import open_study
 
     shelved = open_study(asked.study, ROOT)
-    print(save(asked.to, shelved.records, answers(shelved.records, shelved.study)))
+    study, records = shelved.study, shelved.records
+    print(save(asked.to, records, answers(records, study), judged(study, records)))
     return EXIT_OK
 
 

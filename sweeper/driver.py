@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sweeper.answers.best import Answer, answers
+from sweeper.answers.claims import judged
 from sweeper.answers.export import rows, table_bytes
 from sweeper.answers.figure import figure
 from sweeper.answers.page import FILE as REPORT
@@ -158,6 +159,7 @@ def drive(study: Study, options: Options, view: View, stop: Stop) -> Outcome:
             study.name,
             records,
             found,
+            judged(study, records),
             points=points,
             gpu_seconds=held_gpu_seconds(contents),
             wall_seconds=time.monotonic() - started_s,
@@ -313,7 +315,7 @@ def publish(
     stop: Stop,
 ) -> int:
     """Bring MLflow up to date with the answers; how many records it lacks."""
-    results = table_bytes(rows(records, found), ".csv")
+    results = table_bytes(rows(records, found, judged(study, records)), ".csv")
     tracking.figures({REPORT: report.encode(), "results.csv": results, **figures(study, found)})
     if (picture := figure(found, study)) is not None:
         tracking.figures({"front.png": picture})

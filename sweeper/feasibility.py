@@ -41,10 +41,10 @@ def impossible(settings: Settings, shape: Shape, sizes: Sizes) -> str | None:
 def _too_few_tokens(engine: EngineSpec, sizes: Sizes) -> str | None:
     """Why vLLM would not start with such a token budget."""
     budget = batched_tokens(engine, sizes)
-    if budget < sizes.max_batch_size:
+    if budget < sizes.sequences:
         return (
             f"engine.max_batched_tokens {budget} is less than one token for each of "
-            f"{sizes.max_batch_size} requests"
+            f"{sizes.sequences} requests"
         )
     if engine.chunked_prefill is False and budget < sizes.max_model_len:
         return (

@@ -16,11 +16,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.decoding import beam_width
 from sweeper.errors import StudyError
 from sweeper.results.metrics import MIN_TAIL
 from sweeper.results.record import Key
 from sweeper.schema import lookup, tree, with_values
-from sweeper.spec import Axis, Launch, Point, Settings, Sizes, Stage, Study, Trial, Values
+from sweeper.spec import (
+    Axis,
+    Launch,
+    Point,
+    QualitySpec,
+    Settings,
+    Sizes,
+    Stage,
+    Study,
+    Trial,
+    Values,
+)
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -97,10 +109,10 @@ def plan(
         sizes = sizes_of(group)
         for number in range(study.settings.measure.launches):
             left = [point for point in group if (point.id, number, "full") not in done]
-            trials += [
-                trial_of(chunk, number, "full", sizes, asked, cost)
-                for chunk in chunks(left, limit_s, cost)
-            ]
+            scorer = scorer_of(study) if number == 0 and len(left) == len(group) else None
+            for chunk in chunks(left, limit_s, cost):
+                trials.append(trial_of(chunk, number, "full", sizes, asked, cost, scorer))
+                scorer = None
     return Plan(points=points, trials=largest_first(trials), excluded=excluded)
 
 
@@ -142,6 +154,7 @@ def sizes_of(points: Sequence[Point]) -> Sizes:
         max_model_len=max(each.input_tokens + each.output_tokens for each in workloads),
         max_batch_size=max(each.batch_size for each in workloads),
         batch_sizes=tuple(sorted({each.batch_size for each in workloads})),
+        beams=max(beam_width(each) for each in workloads),
     )
 
 
@@ -208,7 +221,7 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
     measured["measure"] = {
         key: value
         for key, value in whole["measure"].items()
-        if key not in ("launches", "finalists")
+        if key not in ("launches", "finalists") and (key, value) != ("goodput", None)
     }
     return Point(
         id=digest(measured),
@@ -219,12 +232,24 @@ def _point(settings: Settings, accelerator: str | None, condition: Values, chose
     )
 
 
+def scorer_of(study: Study) -> QualitySpec | None:
+    """The scorer that each configuration is given to once, if the study has one."""
+    return study.quality if isinstance(study.quality, QualitySpec) else None
+
+
 def trial_of(
-    points: Sequence[Point], number: int, stage: Stage, sizes: Sizes, asked: int, cost: Cost
+    points: Sequence[Point],
+    number: int,
+    stage: Stage,
+    sizes: Sizes,
+    asked: int,
+    cost: Cost,
+    scorer: QualitySpec | None = None,
 ) -> Trial:
     """One launch of points of a configuration in a lease of its own.
 
-    `number` counts the configuration's launches; `asked` is `min_requests` of the study.
+    `number` counts the configuration's launches; `asked` is `min_requests` of the study; `scorer`
+    runs before it, as it does before one launch of each configuration.
     """
     identity = digest([number, stage, [point.id for point in points]], length=10)
     launch = Launch(
@@ -234,6 +259,7 @@ def trial_of(
         points=tuple(points),
         min_requests=asked,
         seed=int(identity, 16),
+        quality=scorer,
     )
     return Trial(
         id=identity,

@@ -38,6 +38,12 @@ def rehearsed(study: Study, pool: Sequence[PoolNode]) -> Study:
         conditions=stage.axes(study.conditions),
         exclude=tuple(stage.values(entry) for entry in study.exclude if "meter" not in entry),
         baseline=stage.values(study.baseline),
+        expect=tuple(
+            replace(each, when=stage.values(each.when), against=stage.values(each.against))
+            for each in study.expect
+        ),
+        # A scorer would be given a simulation.
+        quality=study.quality if study.quality is None else "unchecked_ok",
         resources=replace(study.resources, accelerator=accelerator, cpus="auto"),
     )
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from sweeper.decoding import beam_width
 from sweeper.gpu_data import Gpu
 from sweeper.shapes import DTYPE_BYTES, Shape
 from sweeper.spec import TEMPERATURE_S, EngineKind, EngineSpec, Settings, Sizes
@@ -131,7 +132,7 @@ class Work:
 
 def batched_tokens(engine: EngineSpec, sizes: Sizes) -> int:
     """Most tokens of one forward pass; left open, as many as a decoding step or a prompt needs."""
-    least = sizes.max_batch_size * verified_tokens(engine)
+    least = sizes.sequences * verified_tokens(engine)
     if engine.chunked_prefill is False:
         least = max(least, sizes.max_model_len)
     return engine.max_batched_tokens or max(BATCHED_TOKENS, least)
@@ -146,7 +147,7 @@ def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
     engine, workload = settings.engine, settings.workload
     batch = _batch(settings)
     length = workload.input_tokens + workload.output_tokens
-    kv_tokens = batch * length
+    kv_tokens = batch * beam_width(workload) * length
     share, passed_tokens = 1.0, batch * workload.input_tokens
     workspace = CONTEXT_BYTES
     if engine.kind != "transformers":
@@ -157,7 +158,7 @@ def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
     width = DTYPE_BYTES[engine.dtype]
     ffn = shape.ffn * shape.active_experts / engine.tensor_parallel
     workspace += passed_tokens * (6 * shape.hidden + 2 * ffn) * width
-    rows = min(sizes.max_batch_size * verified_tokens(engine), passed_tokens)
+    rows = min(sizes.sequences * verified_tokens(engine), passed_tokens)
     workspace += rows * shape.vocab * (4 + width)
     shapes = [each for each in (shape, draft_shape(settings)) if each is not None]
     parameters = sum(each.parameters for each in shapes)

@@ -111,7 +111,11 @@ class FinalistsSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec:
-    """How a point is measured."""
+    """How a point is measured.
+
+    `goodput` are limits that each request must meet to count in `goodput_rps`: of `ttft_s`,
+    `tpot_s` and `latency_s`.
+    """
 
     warmup: WarmupSpec = field(default_factory=WarmupSpec)
     window: Literal["auto", "steady", "whole"] = "auto"
@@ -120,6 +124,7 @@ class MeasureSpec:
     launches: int = field(default=1, metadata={"min": 1})
     finalists: FinalistsSpec = field(default_factory=FinalistsSpec)
     phases: bool = False
+    goodput: Mapping[str, float] | None = None
 
     @property
     def windows(self) -> int:
@@ -190,21 +195,30 @@ class SearchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectSpec:
-    """A published claim to judge: `metric` changes by `change` from `against` to `when`."""
+    """A published claim to judge: `metric` changes by `change` from `against` to `when`.
+
+    What `against` does not name is as in `when`. The forms of `change` are those of
+    `published.py`; `tolerance_points` is how many points of per cent it may be missed by.
+    """
 
     when: Values
     against: Values
     metric: str
     change: str
     source: str
+    tolerance_points: float = field(default=0.0, metadata={"min": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualitySpec:
-    """A scorer run once per configuration; below `min` a configuration is not recommended."""
+    """A scorer run once per configuration; below `min` a configuration is not recommended.
+
+    `command` is for a shell; `trial/scoring.py` says what it finds and prints.
+    """
 
     command: str
     min: float
+    timeout_s: float = field(default=3600.0, metadata={"above": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,11 +270,20 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a launch must know beforehand, over all points of its configuration in the study."""
+    """What a launch must know beforehand, over all points of its configuration in the study.
+
+    `beams` is the widest beam search of any.
+    """
 
     max_model_len: int
     max_batch_size: int
     batch_sizes: tuple[int, ...]
+    beams: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """The most that an engine decodes together: each request's beams."""
+        return self.max_batch_size * self.beams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +308,7 @@ class Launch:
 
     `number` counts the independent launches of a configuration, from 0; `stage` says what for.
     `min_requests` is what the percentiles that the study asks for need, over the windows of a
-    point. `seed` shuffles the passes.
+    point. `seed` shuffles the passes. `quality` is the scorer that runs before it.
     """
 
     number: int
@@ -294,6 +317,7 @@ class Launch:
     points: tuple[Point, ...]
     min_requests: int = 1
     seed: int = 0
+    quality: QualitySpec | None = None
 
     @property
     def gpus(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.answers.best import Answer, answers
+from sweeper.answers.claims import judged
 from sweeper.answers.criteria import minimizing, parse_where
 from sweeper.answers.discards import discards_of, with_discards
 from sweeper.answers.summary import answers_object
@@ -49,7 +50,9 @@ def answers_text(
     )
     unmet = any(answer.best is None for answer in found)
     if as_json:
-        told = answers_object(study.name, found, measured, with_discards=discarded)
+        told = answers_object(
+            study.name, found, measured, judged(study, records), with_discards=discarded
+        )
         return json.dumps(told), unmet
     if only_best:
         found = tuple(_without_the_rest(answer) for answer in found)

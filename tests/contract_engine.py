@@ -1,10 +1,14 @@
-"""What every engine must do, whatever it runs: one suite, run over each by test_engines.py."""
+"""What every engine must do, whatever it runs: one suite.
+
+test_engines.py runs it over each, test_endpoint_vllm.py over a server of completions.
+"""
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -28,6 +32,10 @@ class Subject:
     make: Callable[[], Engine]
     absurd: Sequence[Request]
     """A batch that does not fit, wherever this runs."""
+    unknown: frozenset[str] = frozenset()
+    """Settings that cannot be seen from outside: they are told of as `None`."""
+    together: bool = True
+    """Whether a step is told of as a whole; else each request's tokens come by themselves."""
 
 
 def batch(size: int, output_tokens: Sequence[int] = (OUTPUT_TOKENS,)) -> list[Request]:
@@ -65,7 +73,8 @@ def it_says_what_it_resolved_to(subject: Subject) -> None:
         unset = getattr(asked, name) == getattr(default, name)
         assert name in subject.resolved or unset, f"{name} was asked for and is not told of"
     for name in ("dtype", "tensor_parallel", "pipeline_parallel", "data_parallel", "compile"):
-        assert subject.resolved[name] == getattr(asked, name)
+        known = None if name in subject.unknown else getattr(asked, name)
+        assert subject.resolved[name] == known
 
 
 def a_batch_gives_every_request_exactly_its_tokens(subject: Subject) -> None:
@@ -86,6 +95,7 @@ def time_goes_forward(subject: Subject) -> None:
         moments(events, kind) for kind in ("admitted", "first_token", "finished")
     )
     assert len(set(admitted.values())) == 1
+    assert admitted.keys() == first.keys() == finished.keys()
     for index, sent_s in admitted.items():
         assert sent_s < first[index] < finished[index]
 
@@ -94,20 +104,38 @@ def every_step_tells_how_many_ran(subject: Subject) -> None:
     """A token for each that runs; where a draft proposes, up to as many as are verified."""
     steps = [event for event in run(subject, batch(3)) if event.kind == "tokens"]
     most, further = verified_tokens(subject.settings.engine), OUTPUT_TOKENS - 1
+    assert sum(step.tokens for step in steps) == 3 * further
+    if not subject.together:
+        told = Counter[int | None]()
+        for step in steps:
+            told[step.request] += step.tokens
+            assert step.running <= 1 <= step.tokens
+        assert told == {100: further, 101: further, 102: further}
+        return
     assert -(-further // most) <= len(steps) <= further
     assert {step.request for step in steps} == {None}
     assert steps[0].running == 3
     assert all(before.running >= after.running for before, after in pairwise(steps))
     assert all(step.running <= step.tokens <= step.running * most for step in steps)
-    assert sum(step.tokens for step in steps) == 3 * further
 
 
 def the_same_requests_give_the_same_events(subject: Subject) -> None:
+    """Where each request's tokens come by themselves, in what order is up to the network."""
     told = [
         [(event.kind, event.request, event.tokens) for event in run(subject, batch(3))]
         for _ in range(2)
     ]
+    if not subject.together:
+        told = [_by_request(each) for each in told]
     assert told[0] == told[1]
+
+
+def _by_request(told: Sequence[tuple[str, int | None, int]]) -> list[tuple[str, int | None, int]]:
+    """Each request's events of a kind as one, with all of their tokens."""
+    tokens = Counter[tuple[str, int | None]]()
+    for kind, request, count in told:
+        tokens[kind, request] += count
+    return sorted((kind, request, count) for (kind, request), count in tokens.items())
 
 
 def a_batch_that_does_not_fit_leaves_it_working(subject: Subject) -> None:
@@ -125,6 +153,23 @@ def continuous_batching_is_done_or_refused(subject: Subject) -> None:
     events = list(subject.engine.serve(iter(requests), 2, subject.settings))
     assert generated(events) == 6 * OUTPUT_TOKENS
     assert max(event.running for event in events if event.kind == "tokens") <= 2
+    in_flight = accumulate(
+        (event.kind == "admitted") - (event.kind == "finished") for event in events
+    )
+    assert max(in_flight) == 2
+
+
+def who_stops_listening_cancels_what_runs(subject: Subject) -> None:
+    """What is asked for next comes without anything of what was left behind."""
+    if not subject.engine.continuous:
+        return
+    stream = subject.engine.serve(iter(batch(6)), 2, subject.settings)
+    assert next(stream).kind == "admitted"
+    stream.close()
+    requests = [Request(7, batch(1)[0].prompt_token_ids, OUTPUT_TOKENS)]
+    events = run(subject, requests)
+    assert {event.request for event in events} <= {None, 7}
+    assert generated(events) == OUTPUT_TOKENS
 
 
 def progress_and_counts_go_up(subject: Subject) -> None:
@@ -168,6 +213,7 @@ CONTRACT = (
     the_same_requests_give_the_same_events,
     a_batch_that_does_not_fit_leaves_it_working,
     continuous_batching_is_done_or_refused,
+    who_stops_listening_cancels_what_runs,
     progress_and_counts_go_up,
     it_says_how_a_person_launches_it,
     it_says_what_it_is,

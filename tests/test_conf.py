@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.answers.best import answers
+from sweeper.answers.claims import judged
 from sweeper.answers.savings import savings
 from sweeper.answers.table import table
 from sweeper.blocks import whole
@@ -124,15 +125,70 @@ def test_the_components_are_asked_of_whole_nodes_for_each_workload():
     assert len({tuple(point.condition.values()) for point in whole.points}) == 3
 
 
+def test_claims_of_a_gpu_are_of_the_framework_tax():
+    whole = plan(load(CONF / "framework_tax.yaml"))
+    for name, accelerator in (
+        ("framework_a100", "A100"),
+        ("framework_a6000", "RTX-A6000"),
+        ("framework_rtx6000ada", None),
+    ):
+        study = load(CONF / f"{name}.yaml")
+        assert unavailable(study) == []
+        assert study.resources.accelerator == accelerator
+        assert settings_of(plan(study)) == settings_of(whole)
+
+
+def test_a_mixture_of_experts_stands_between_two_dense_models():
+    study = load(CONF / "moe_against_dense.yaml")
+    assert unavailable(study) == []
+    shapes = [shape_of_model(each.model) for each in settings_of(plan(study))]
+    sizes = {shape.name: (shape.active_parameters, shape.parameters) for shape in shapes if shape}
+    small, large, mixture = (sizes[f"olmo{name}"] for name in ("-1b", "-7b", "e-1b-7b"))
+    assert small[1] == pytest.approx(mixture[0], rel=0.15)
+    assert large[1] == pytest.approx(mixture[1], rel=0.15)
+
+
+def test_lengths_are_swept_where_every_batch_fits():
+    study = load(CONF / "length_sweep.yaml")
+    assert unavailable(study) == []
+    assert study.settings.measure.phases
+    whole = plan(study)
+    assert len(whole.points) == 24
+    for launch in whole.launches:
+        settings = launch.points[0].settings
+        assert impossible(settings, shape_of_model(settings.model), launch.sizes) is None
+
+
+def test_decoding_and_serving_are_compared_on_the_same_work():
+    for name, points in (("decoding", 32), ("online", 18)):
+        study = load(CONF / f"{name}.yaml")
+        assert unavailable(study) == []
+        assert study.settings.convention == "whole"
+        assert len(plan(study).points) == points
+
+
 def settings_of(whole: Plan) -> list[Settings]:
     return [point.settings for point in whole.points]
+
+
+_ENDS = ("workload.batch_size=[1, 64]",)
+FEWER = {
+    "framework_a100": ("workload.batch_size=[1, 256]",),
+    "framework_a6000": ("workload.batch_size=[1, 256]",),
+    "framework_rtx6000ada": ("workload.batch_size=[1, 256]",),
+    "moe_against_dense": ("workload.batch_size=[2, 32]",),
+    "length_sweep": _ENDS,
+    "decoding": _ENDS,
+    "online": (*_ENDS, "workload.requests=64"),
+}
+"""What is left out of a rehearsal that would repeat another's, or take long."""
 
 
 class Rehearsed(World):
     """Runs each trial as a lease does, in virtual time, and keeps what it tells."""
 
-    def __init__(self, study: Study, root: Path) -> None:
-        super().__init__(study, devices=8, cost=cost_on(gpu("H100"), min_requests(study)))
+    def __init__(self, study: Study, root: Path, card: str = "H100") -> None:
+        super().__init__(study, devices=8, cost=cost_on(gpu(card), min_requests(study)))
         self.kept = Kept(study, root)
 
     def run(self) -> "Rehearsed":
@@ -149,8 +205,10 @@ class Rehearsed(World):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
     # One window a point: there are as many points, each as good for an answer.
-    study = rehearsed(load(file, ["measure.repeats=1"]), parse_pool("1x8:H100"))
-    world = Rehearsed(study, tmp_path).run()
+    study = load(file, ["measure.repeats=1", *FEWER.get(file.stem, ())])
+    card = study.resources.accelerator or "H100"
+    study = rehearsed(study, parse_pool(f"1x8:{card}"))
+    world = Rehearsed(study, tmp_path, card).run()
     assert world.search.finished
     assert {(record.status, record.reason) for record in world.records} == {("ok", None)}
     assert len({record.key for record in world.records}) == len(world.records)
@@ -172,6 +230,9 @@ def test_a_study_is_rehearsed_and_answers_what_it_asks(file, tmp_path):
         assert answer.group.provenance == "simulation"
         saved = savings(answer.group, study, world.records, list(study.objectives))
         assert bool(saved) == bool(study.baseline)
+    claims = judged(study, world.records)
+    assert all(any(each.claim is claim for each in claims) for claim in study.expect)
+    assert all(each.verdict == "simulation" and each.change for each in claims)
     assert_verified(world.kept.folder)
 
 

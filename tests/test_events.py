@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.engines import Event, Request
-from sweeper.trial.events import LETTERS, EventLog, files
+from sweeper.trial.events import CHUNK, LETTERS, EventLog, files
 from sweeper.verify import stream
 
 MOMENTS = st.floats(0.0, 1e9, allow_nan=False)
@@ -27,6 +27,15 @@ STEPS = st.builds(
     Event, st.just("tokens"), MOMENTS, tokens=st.integers(0, 9999), running=st.integers(0, 512)
 )
 
+CHUNKS = st.builds(
+    Event,
+    st.just("tokens"),
+    MOMENTS,
+    st.integers(0, 99),
+    tokens=st.integers(0, 9),
+    running=st.integers(0, 1),
+)
+
 
 def packed(events, requests=(), index: int = 0) -> bytes:
     log = EventLog()
@@ -37,11 +46,12 @@ def packed(events, requests=(), index: int = 0) -> bytes:
 
 def plain(event: Event) -> tuple[str, float, int, int, int]:
     request = -1 if event.request is None else event.request
-    return LETTERS[event.kind], event.t_s, request, event.tokens, event.running
+    chunk = event.kind == "tokens" and event.request is not None
+    return CHUNK if chunk else LETTERS[event.kind], event.t_s, request, event.tokens, event.running
 
 
 @given(
-    st.lists(NAMED | FAILED | STEPS, max_size=40),
+    st.lists(NAMED | FAILED | STEPS | CHUNKS, max_size=40),
     st.lists(
         st.tuples(st.integers(0, 10**9), st.integers(1, 9), st.integers(1, 9)),
         unique_by=lambda each: each[0],
@@ -131,3 +141,26 @@ def test_work_is_by_hand():
     part = stream.work(seen, 11.0, 13.0)
     assert (part.requests, part.input_tokens, part.output_tokens) == (1, 20, 5)
     assert part.samples["itl_s"] == [(0.0, 1), (1.0, 3)]
+
+
+def test_chunks_are_by_hand():
+    """As `test_tokens_of_one_request_wait_for_its_own_last_ones` has them."""
+    seen = stream.Stream(
+        events=[
+            ("a", 10.0, 1, 0, 0),
+            ("a", 10.0, 2, 0, 0),
+            ("f", 11.0, 1, 0, 0),
+            ("f", 11.5, 2, 0, 0),
+            ("c", 11.5, 2, 1, 0),
+            ("c", 12.0, 1, 1, 1),
+            ("c", 12.5, 2, 3, 1),
+            ("d", 12.5, 2, 0, 0),
+            ("c", 14.0, 1, 1, 1),
+            ("d", 14.0, 1, 0, 0),
+        ],
+        lengths={1: (10, 3), 2: (20, 5)},
+    )
+    found = stream.work(seen, float("-inf"), 14.0)
+    assert (found.requests, found.output_tokens, found.generated_tokens) == (2, 8, 8)
+    assert found.samples["itl_s"] == [(0.0, 3), (1.0, 2), (2.0, 1)]
+    assert stream.work(seen, 12.0, 12.5).samples["itl_s"] == [(0.0, 2), (1.0, 1)]

@@ -20,10 +20,15 @@ def study(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine: {kind: endpoint}", "engine.kind: endpoint"),
-        ("axes: {engine.kind: [simulated, endpoint]}", "engine.kind: endpoint"),
-        ("engine: {kind: vllm, mode: online}", "engine.mode"),
-        ("engine: {kind: vllm, quantization: fp8}", "engine.quantization"),
+        ("engine: {kind: vllm, data_parallel: 2}", "engine.data_parallel"),
+        (
+            "axes: {engine.kind: [vllm, simulated], engine.prefix_caching: [false, true]}",
+            "engine.prefix_caching: true is not available yet with engine.kind simulated",
+        ),
+        (
+            "engine: {kind: simulated}\nworkload: {decoding: {kind: top_p, top_p: 0.9}}",
+            "workload.decoding: top_p is not available yet with engine.kind simulated",
+        ),
         ("engine: {mode: online}", "engine.mode"),
         ("engine: {speculative: {kind: ngram, tokens: 2}}", "engine.speculative: ngram"),
         ("engine: {quantization: fp8}", "engine.quantization"),
@@ -40,7 +45,6 @@ def study(tmp_path):
         ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
-        ("quality: {command: x, min: 1}", "quality.command"),
         ("engine: {kind: transformers}", "workload.batching: continuous"),
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",
@@ -108,6 +112,21 @@ def test_engines_speculate_each_in_its_ways(study):
     ]
     excluded = "exclude: [{engine.kind: simulated, engine.speculative: {kind: ngram, tokens: 4}}]"
     assert unavailable(study(both + excluded)) == []
+
+
+def test_vllm_takes_its_levers_and_so_does_what_simulates_it(study):
+    levers = """
+    engine.mode: [offline, online]
+    engine.prefix_caching: [false, true]
+    engine.kv_cache_dtype: [auto, fp8]
+    engine.attention: [null, FLASH_ATTN]
+    engine.quantization: [null, fp8]
+    engine.pipeline_parallel: [1, 2]
+    workload.decoding: [{kind: greedy}, {kind: temperature}, {kind: top_p, top_p: 0.9}]
+"""
+    assert unavailable(study("axes:\n    engine.kind: [vllm]" + levers)) == []
+    assert unavailable(study("axes:\n    engine.simulates: [vllm]" + levers)) == []
+    assert len(unavailable(study("axes:" + levers))) > 5
 
 
 def test_a_scheduler_takes_budgets_and_whole_prompts(study):

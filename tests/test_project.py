@@ -91,6 +91,7 @@ def test_imports_are_seen_wherever_they_stand():
         ("torch", "engines/"),
         ("transformers", "engines/"),
         ("vllm", "engines/"),
+        ("aiohttp", "engines/endpoint_client.py"),
     ],
 )
 def test_a_package_is_imported_in_one_room_only(package: str, folder: str):

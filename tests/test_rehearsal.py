@@ -24,7 +24,8 @@ H100 = parse_pool("1x8:H100")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_study_on_its_stage_has_as_many_points_and_is_a_study(file: Path, tmp_path: Path) -> None:
     study = load(file)
-    staged = rehearsed(study, H100)
+    staged = rehearsed(study, parse_pool(f"1x8:{study.resources.accelerator or 'H100'}"))
+    assert len(staged.expect) == len(study.expect)
     assert staged.name == f"{study.name}.rehearsal"
     assert len(expand(staged)[0]) == len(expand(study)[0])
     assert expand(staged)[1] == expand(study)[1]

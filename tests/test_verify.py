@@ -20,7 +20,15 @@ from sweeper.answers.stated import stated_in
 from sweeper.blocks import blocks
 from sweeper.plan import expand, plan
 from sweeper.results.journal import Journal
-from sweeper.spec import Axis, FinalistsSpec, MeasureSpec, ResourcesSpec, Settings, Study
+from sweeper.spec import (
+    Axis,
+    ExpectSpec,
+    FinalistsSpec,
+    MeasureSpec,
+    ResourcesSpec,
+    Settings,
+    Study,
+)
 from sweeper.study import dump
 from sweeper.verify import ids, student, verify
 from tests.studies import MEASURE, simulated
@@ -175,9 +183,28 @@ def answered(tmp_path_factory):
 def test_an_answer_that_does_not_follow_is_found(answered, change):
     assert_verified(answered)
     said = stated_in(answered)
-    change(said[0])
+    change(said["answers"][0])
     found = [str(each) for each in verify(answered, lambda: said).tally.differences]
     assert any(re.search(ANSWERS[change], each) for each in found), found
+
+
+@pytest.mark.parametrize("wrong", [{"verdict": "agrees"}, {"id": "another"}])
+def test_a_claim_judged_otherwise_is_found(tmp_path, wrong):
+    sizes = ({"workload.batch_size": 4}, {"workload.batch_size": 1})
+    claims = [
+        ExpectSpec(when=sizes[0], against=sizes[1], metric=metric, change=change, source="x")
+        for metric in ("energy_per_output_token_j", "latency_mean_s")
+        for change in ("-40%", "up to -40%", "<0", "-50..10%")
+    ]
+    made = replace(study("static", replace(MEASURE, launches=2)), expect=tuple(claims))
+    folder = Kept(made, tmp_path).measure()
+    assert_verified(folder)
+    said = stated_in(folder)
+    assert {each["verdict"] for each in said["claims"]} == {"simulation"}
+    assert verify(folder, lambda: said).tally.compared["claims"] == 3 * len(claims)
+    said["claims"][0].update(wrong)
+    found = [str(each) for each in verify(folder, lambda: said).tally.differences]
+    assert any(each.startswith("claim 0: ") for each in found), found
 
 
 def test_prefill_parted_from_decoding_is_made_again(tmp_path):

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from sweeper.clocks import RealClock
 from sweeper.engines import Event, Request, engine_class
 from sweeper.errors import EngineError, Infeasible
+from sweeper.results.metrics import COUNTS
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
 
 pytestmark = [
@@ -134,6 +136,93 @@ def test_a_closed_loop_keeps_every_place_taken(loaded: Loaded) -> None:
     assert all(before.t_s <= after.t_s for before, after in pairwise(events))
 
 
+def texts(loaded: Loaded, **decoding: Any) -> list[tuple[int, ...]]:
+    """The tokens of three requests, each of which asks for chance on its own."""
+    workload = replace(loaded.settings.workload, decoding=decoding)
+    settings = replace(loaded.settings, workload=workload)
+    told: dict[str, list[int]] = {}
+    step = loaded.engine._driver.step
+
+    def overheard() -> Any:
+        outputs, at_s = step()
+        for output in outputs:
+            told.setdefault(output.request_id, []).extend(output.outputs[0].token_ids)
+        return outputs, at_s
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaded.engine._driver, "step", overheard)
+        events = list(loaded.engine.generate(requests(3), settings))
+    assert len(kinds(events, "finished")) == 3
+    found = [tuple(told[name]) for name in sorted(told, key=int)]
+    assert {len(tokens) for tokens in found} == {OUTPUT}
+    return found
+
+
+def test_tokens_are_chosen_as_the_study_says(loaded: Loaded) -> None:
+    greedy = texts(loaded, kind="greedy")
+    assert texts(loaded, kind="greedy") == greedy
+    seeded = {"kind": "temperature", "temperature": 2.0, "seed_requests": True}
+    warm = texts(loaded, **seeded)
+    assert texts(loaded, **seeded) == warm
+    assert all(one != other for one, other in zip(warm, greedy, strict=True))
+    chance = {"kind": "temperature", "temperature": 2.0}
+    assert texts(loaded, **chance) != texts(loaded, **chance)
+    # So few of the likeliest tokens have so little probability that only the first is left.
+    assert texts(loaded, kind="top_p", top_p=1e-6) == greedy
+    assert texts(loaded, kind="top_p", top_p=1.0) != greedy
+
+
+def test_beams_search_in_a_batch_and_in_a_closed_loop(loaded: Loaded) -> None:
+    """Of one beam the search is greedy: every round's token is the likeliest."""
+    greedy = texts(loaded, kind="greedy")
+    settings = replace(
+        loaded.settings,
+        workload=replace(loaded.settings.workload, decoding={"kind": "beam", "width": 1}),
+    )
+    asked, add = [], loaded.engine._driver.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loaded.engine._driver,
+            "add",
+            lambda name, tokens, parameters: (asked.append(tokens), add(name, tokens, parameters)),
+        )
+        events = list(loaded.engine.generate(requests(3), settings))
+    assert [len(kinds(events, kind)) for kind in ("admitted", "first_token", "finished")] == [3] * 3
+    assert sum(event.tokens for event in events) == 3 * (OUTPUT - 1)
+    longest = [tuple(tokens[INPUT:]) for tokens in asked if len(tokens) == INPUT + OUTPUT - 1]
+    assert sorted(longest) == sorted(text[:-1] for text in greedy)
+    wide = replace(settings.workload, decoding={"kind": "beam", "width": 4})
+    settings = replace(settings, workload=wide)
+    events = list(loaded.engine.serve(iter(requests(5)), 2, settings))
+    assert len(kinds(events, "finished")) == 5
+    assert loaded.engine.counts()["running_requests_max"] == 8
+    with pytest.raises(Infeasible, match="3 requests of 4 beams in flight, the engine has room"):
+        list(loaded.engine.serve(iter(requests(5)), 3, settings))
+    with pytest.raises(Infeasible, match="a batch of 12"):
+        list(loaded.engine.generate(requests(3), settings))
+
+
+def test_its_record_tells_what_it_ran_in(loaded: Loaded) -> None:
+    """Of the point that ran last: steps of exactly the batch, and a cache that was in use."""
+    resolved, alone = loaded.resolved, replace(loaded.settings.workload, seed=1)
+    list(loaded.engine.generate(requests(5), replace(loaded.settings, workload=alone)))
+    counts = loaded.engine.counts()
+    assert counts["scheduler_steps"] == OUTPUT
+    assert (counts["running_requests_mean"], counts["running_requests_max"]) == (5, 5)
+    assert counts["kv_cache_tokens"] == resolved["kv_cache_blocks"] * 128
+    assert 0 < counts["kv_cache_used_peak"] < 1
+    assert not any("graph" in name or "prefix" in name or "draft" in name for name in counts)
+    assert set(counts) <= {*COUNTS, "peak_memory_bytes"}
+    assert (resolved["runner_version"], resolved["kv_cache_storage"]) == (1, "float32")
+    assert resolved["left_open"] == {
+        "async_scheduling": False,
+        "runner_version": 1,
+        "attention": "CPU_ATTN",
+        "graph_mode": "NONE",
+    }
+    assert resolved["changed"] == {}
+
+
 def test_what_is_left_behind_is_cancelled_before_the_next_begins(loaded: Loaded) -> None:
     stream = loaded.engine.serve(iter(requests(8, 40)), 8, loaded.settings)
     for event in stream:
@@ -201,7 +290,7 @@ def test_the_launch_command_serves_what_was_measured(loaded: Loaded, tmp_path: P
         for process in alive:
             process.kill()
     assert alive == []
-    ours = loaded.engine._engine.vllm_config
+    ours = loaded.engine._driver.config
     for part, names in SAME.items():
         told = served["vllm_config"][part]
         for name in names:
@@ -236,44 +325,6 @@ def test_an_engine_whose_worker_died_fails_and_leaves_nobody(loaded: Loaded) -> 
     loaded.engine.close()
 
 
-def test_weights_are_drawn_by_name_and_part() -> None:
-    import torch
-    from vllm.model_executor.layers.linear import ReplicatedLinear
-
-    from sweeper.engines.vllm_worker import draw
-
-    class Router(ReplicatedLinear):  # type: ignore[misc]
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            self.weight = torch.nn.Parameter(torch.empty(8, 64))
-
-    def model() -> Any:
-        made = torch.nn.Module()
-        made.embedding = torch.nn.Embedding(1000, 64)
-        made.linear = torch.nn.Linear(64, 64)
-        made.norm = torch.nn.LayerNorm(64)
-        made.router = Router()
-        made.head = torch.nn.Linear(64, 1000, bias=False)
-        made.head.weight = made.embedding.weight
-        return made
-
-    first, again, other = model(), model(), model()
-    facts = [
-        draw(each, std=0.05, zeros=False, rank=rank)
-        for each, rank in ((first, 0), (again, 0), (other, 1))
-    ]
-    assert facts[0] == facts[1]
-    assert facts[0]["std_of_largest"] == pytest.approx(0.05, rel=0.02)
-    assert (facts[0]["norms"], facts[0]["biases"]) == (1.0, 0.0)
-    assert torch.equal(first.linear.weight, again.linear.weight)
-    assert not torch.equal(first.linear.weight, other.linear.weight)
-    assert torch.equal(first.router.weight, other.router.weight)
-    assert first.head.weight is first.embedding.weight
-    zeros = draw(other, std=0.05, zeros=True, rank=0)
-    assert not any(torch.any(weight) for weight in other.parameters())
-    assert (zeros["std_of_largest"], zeros["norms"]) == (0.0, 0.0)
-
-
 @pytest.mark.parametrize(
     ("spec", "error", "said"),
     [
@@ -290,6 +341,8 @@ def test_weights_are_drawn_by_name_and_part() -> None:
             Infeasible,
             "stated needs a GPU",
         ),
+        ({"data_parallel": 2}, Infeasible, "vLLM's copies step each"),
+        ({"quantization": "fp8"}, Infeasible, "drawn weights"),
         ({"devices": ("GPU-1",)}, EngineError, "a build for processors"),
         (
             {"sizes": Sizes(max_model_len=8192, max_batch_size=10**7, batch_sizes=(1,))},

@@ -15,12 +15,13 @@ from sweeper import shapes
 from sweeper.clocks import RealClock
 from sweeper.engines import Event, Request, engine_class, engine_traits
 from sweeper.engines.vllm_command import architecture_file, command
-from sweeper.engines.vllm_events import Tally
 from sweeper.engines.vllm_resolved import asked, refuse_other_than_asked
 from sweeper.engines.vllm_settings import Place, arguments, cpu_bytes, cpu_cache_bytes
 from sweeper.engines.vllm_speculation import refuse_speculation, resolved_speculation
+from sweeper.engines.vllm_tally import Tally
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
+from tests.vllm_stats import scheduler
 
 SIZES = Sizes(max_model_len=40, max_batch_size=16, batch_sizes=(1, 4, 16))
 GPU, CPU = Place(gpu=True), Place(gpu=False, cpus=(0, 1))
@@ -157,9 +158,11 @@ def test_drafts_are_counted_step_by_step() -> None:
     tally = Tally()
     for proposed, accepted in ((8, 5), (4, 0)):
         drafts = SimpleNamespace(num_draft_tokens=proposed, num_accepted_tokens=accepted)
-        tally.record(SimpleNamespace(kv_cache_usage=0.5, spec_decoding_stats=drafts), None)
-    tally.record(SimpleNamespace(kv_cache_usage=0.5, spec_decoding_stats=None), None)
-    assert (tally.draft_tokens_proposed, tally.draft_tokens_accepted) == (12, 5)
+        tally.record(scheduler(spec_decoding_stats=drafts), None)
+    tally.record(scheduler(), None)
+    counts = tally.counts(drafts=True, prefixes=False)
+    assert (counts["draft_tokens_proposed"], counts["draft_tokens_accepted"]) == (12, 5)
+    assert "draft_tokens_proposed" not in tally.counts(drafts=False, prefixes=False)
 
 
 INPUT, OUTPUT, TOKENS = 16, 22, 4

@@ -165,6 +165,31 @@ def test_a_token_that_came_with_its_first_one_had_no_gap():
     assert timeline.steps == [(11.0, 2, 0.0), (12.5, 1, 1.5)]
 
 
+def test_tokens_of_one_request_wait_for_its_own_last_ones():
+    timeline = timeline_of(
+        Event("admitted", 10.0, 1),
+        Event("admitted", 10.0, 2),
+        Event("first_token", 11.0, 1),
+        Event("first_token", 11.5, 2),
+        Event("tokens", 11.5, 2, tokens=1),
+        Event("tokens", 12.0, 1, tokens=1, running=1),
+        Event("tokens", 12.5, 2, tokens=3, running=1),
+        Event("finished", 12.5, 2),
+        Event("tokens", 14.0, 1, tokens=1, running=1),
+        Event("finished", 14.0, 1),
+    )
+    assert timeline.steps == [
+        (11.5, 1, 0.0),
+        (12.0, 1, 1.0),
+        (12.5, 1, 1.0),
+        (12.5, 2, 0.0),
+        (14.0, 1, 2.0),
+    ]
+    found = samples(timeline, {1: 3, 2: 5}, 0.0, 20.0, streams=True)
+    assert (found.ttft_s, found.tpot_s) == ((1.0, 1.5), (3.0 / 2, 1.0 / 4))
+    assert sum(gap * tokens for gap, tokens in found.itl_s) == 4.0
+
+
 def test_a_failed_reading_keeps_the_performance():
     edges = Edges(
         started_s=10.0, ended_s=14.0, opening=None, closing=None, reason="gpu_lost: GPU-a"

@@ -17,6 +17,21 @@ USED: dict[str, dict[str, list[str]]] = {
         "LLMEngine.__init__": [],
         "LLMEngine": ["engine_core", "vllm_config"],
     },
+    "v1/engine/async_llm.py": {
+        "AsyncLLM.from_engine_args": ["engine_args", "stat_loggers"],
+        "AsyncLLM.__init__": [],
+        "AsyncLLM": ["vllm_config"],
+        "AsyncLLM.add_request": ["request_id", "prompt", "params"],
+        "AsyncLLM.abort": ["request_id"],
+        "AsyncLLM.sleep": ["level"],
+        "AsyncLLM.wake_up": ["tags"],
+        "AsyncLLM.collective_rpc": ["method"],
+        "AsyncLLM.shutdown": ["timeout"],
+    },
+    "v1/engine/output_processor.py": {
+        "RequestOutputCollector.get": [],
+        "RequestOutputCollector.get_nowait": [],
+    },
     "v1/engine/core_client.py": {
         "MPClient.shutdown": [],
         "MPClient": ["ctx"],
@@ -31,12 +46,20 @@ USED: dict[str, dict[str, list[str]]] = {
             "ignore_eos",
             "detokenize",
             "output_kind",
+            "logprobs",
+            "seed",
+            "top_p",
         ],
         "RequestOutputKind": ["DELTA"],
     },
     "outputs.py": {
         "RequestOutput": ["request_id", "outputs", "finished"],
-        "CompletionOutput": ["token_ids", "finish_reason"],
+        "CompletionOutput": [
+            "token_ids",
+            "finish_reason",
+            "logprobs",
+            "routed_experts",
+        ],
     },
     "config/compilation.py": {
         "CompilationConfig": [
@@ -49,8 +72,16 @@ USED: dict[str, dict[str, list[str]]] = {
         "CUDAGraphMode": ["NONE", "FULL_AND_PIECEWISE", "FULL_DECODE_ONLY"],
     },
     "config/model.py": {
-        "ModelConfig": ["dtype", "max_model_len", "revision", "quantization", "enforce_eager"],
+        "ModelConfig": [
+            "dtype",
+            "max_model_len",
+            "revision",
+            "quantization",
+            "enforce_eager",
+            "seed",
+        ],
         "ModelConfig.get_vocab_size": [],
+        "ModelConfig.get_num_experts": [],
     },
     "config/cache.py": {
         "CacheConfig": [
@@ -110,11 +141,31 @@ USED: dict[str, dict[str, list[str]]] = {
             "synthetic_acceptance_rates",
         ]
     },
-    "config/vllm.py": {"VllmConfig": ["speculative_config"]},
-    "v1/metrics/stats.py": {
-        "SchedulerStats": ["kv_cache_usage", "spec_decoding_stats"],
-        "IterationStats": ["num_preempted_reqs"],
+    "config/vllm.py": {
+        "VllmConfig": [
+            "cache_config",
+            "compilation_config",
+            "load_config",
+            "model_config",
+            "observability_config",
+            "parallel_config",
+            "scheduler_config",
+            "speculative_config",
+        ],
+        "VllmConfig.use_v2_model_runner": [],
     },
+    "v1/metrics/stats.py": {
+        "SchedulerStats": [
+            "kv_cache_usage",
+            "spec_decoding_stats",
+            "num_running_reqs",
+            "prefix_cache_stats",
+            "cudagraph_stats",
+        ],
+        "BaseCacheStats": ["queries", "hits"],
+        "IterationStats": ["num_preempted_reqs", "finished_requests"],
+    },
+    "compilation/cuda_graph.py": {"CUDAGraphStat": ["runtime_mode", "num_paddings"]},
     "v1/spec_decode/metrics.py": {"SpecDecodingStats": ["num_draft_tokens", "num_accepted_tokens"]},
 }
 """By file: classes with the attributes that are used, functions with the parameters."""
@@ -142,12 +193,12 @@ def _names(file: Path) -> dict[str, set[str]]:
         elif isinstance(node, ast.ClassDef):
             names[node.name] = _attributes(node)
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef):
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
                     names[f"{node.name}.{inner.name}"] = _parameters(inner)
     return names
 
 
-def _parameters(function: ast.FunctionDef) -> set[str]:
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     arguments = function.args
     return {each.arg for each in [*arguments.args, *arguments.kwonlyargs]}
 

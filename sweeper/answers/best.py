@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sweeper.answers.criteria import Limit, Verdict, judge, meets, study_limits
 from sweeper.answers.front import Group, Objectives, comparable, costs, front, knee, overlap, ties
-from sweeper.answers.quality import unchecked
+from sweeper.answers.quality import quality_fault
 from sweeper.answers.results import Result, canonical, order, results, settled
 from sweeper.answers.savings import Saving, savings
 from sweeper.answers.units import CAVEAT, digits, quantity
@@ -112,7 +112,8 @@ def answer(
     if choice is not None:
         why = _why(choice, target, objectives, limits, group)
         if len(meeting) > len(allowed):
-            why += f"; {len(meeting) - len(allowed)} more are quality: unchecked"
+            word = "unchecked" if study.quality is None else "too low or not known"
+            why += f"; {len(meeting) - len(allowed)} more are quality: {word}"
     else:
         miss = nearest_miss(meeting, known, limits, study, direction)
         why = _why_not(miss, meeting, known, group, target)
@@ -139,7 +140,7 @@ def candidates(
     """The results that have the target, those of them within the limits, and the allowed ones."""
     known = [each for each in group.results if costs(each, target) is not None]
     meeting = [each for each in known if meets(each, limits)]
-    allowed = [each for each in meeting if not unchecked(study, each.config, each.chosen)]
+    allowed = [each for each in meeting if quality_fault(study, each) is None]
     return known, meeting, allowed
 
 
@@ -171,11 +172,9 @@ def nearest_miss(
     """
     if meeting:
         least = min(meeting, key=lambda each: (costs(each, target), each.id))
-        keys = ", ".join(unchecked(study, least.config, least.chosen))
-        reason = (
-            f"meets the limits, but {keys} may change what the model says (quality: unchecked); "
-            "quality: unchecked_ok in the study allows it"
-        )
+        reason = f"meets the limits, but {quality_fault(study, least)}"
+        if study.quality is None:
+            reason += "; quality: unchecked_ok in the study allows it"
         return Miss(result=least, worst=None, reason=reason)
     misses = [(_worst(each, limits), each) for each in known if limits]
     if not misses:

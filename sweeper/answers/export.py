@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 from sweeper.answers.best import Answer
 from sweeper.answers.change import Change
-from sweeper.answers.quality import alters_output
+from sweeper.answers.claims import Judgement
+from sweeper.answers.quality import is_unchecked
 from sweeper.answers.results import STAGES, Result, canonical, order, settled
 from sweeper.answers.summary import WORST_FIRST
 from sweeper.errors import StudyError
@@ -41,6 +42,7 @@ FACTS: Mapping[str, type] = {
     "front_ties": str,
     "baseline": str,
     "undersampled": str,
+    "claims": str,
     "convention": str,
     "gpus": int,
     "launches": int,
@@ -82,7 +84,12 @@ class Row:
     launch_command: str | None
 
 
-def save(path: Path, records: Iterable[Record], answers: Sequence[Answer]) -> Path:
+def save(
+    path: Path,
+    records: Iterable[Record],
+    answers: Sequence[Answer],
+    claims: Sequence[Judgement] = (),
+) -> Path:
     """Write the table; where it is. What stood there before stays until the new one is whole.
 
     Raises:
@@ -91,21 +98,24 @@ def save(path: Path, records: Iterable[Record], answers: Sequence[Answer]) -> Pa
     """
     if path.suffix not in SUFFIXES:
         raise StudyError(f"--to {path}: the name of a table ends in {' or '.join(SUFFIXES)}")
-    write_whole(path, table_bytes(rows(records, answers), path.suffix))
+    write_whole(path, table_bytes(rows(records, answers, claims), path.suffix))
     return path
 
 
-def rows(records: Iterable[Record], answers: Sequence[Answer]) -> list[Row]:
+def rows(
+    records: Iterable[Record], answers: Sequence[Answer], claims: Sequence[Judgement] = ()
+) -> list[Row]:
     """A row for each result of the answers, in their order, then one for each other point.
 
     `status` is `ok` where a launch was, else the gravest; `launches_ok` and its like count every
-    launch of the point and stage, `launches` those that the numbers are of.
+    launch of the point and stage, `launches` those that the numbers are of. `claims` are those that
+    were decided by the result against another: metric, what was published, and the verdict.
     """
     points: dict[str, list[Record]] = {}
     for record in settled(records):
         points.setdefault(record.id, []).append(record)
     found = [
-        _with_numbers(_bare(points[result.id], result.stage), result, answer)
+        _with_numbers(_bare(points[result.id], result.stage), result, answer, claims)
         for answer in answers
         for result in answer.group.results
     ]
@@ -142,7 +152,7 @@ def _bare(point: Sequence[Record], stage: str) -> Row:
     return Row(facts=facts, settings=first.config, metrics={}, changes={}, launch_command=None)
 
 
-def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
+def _with_numbers(bare: Row, result: Result, answer: Answer, claims: Sequence[Judgement]) -> Row:
     energy = result.energy
     origin = energy and {
         "energy_source": energy.source,
@@ -161,10 +171,16 @@ def _with_numbers(bare: Row, result: Result, answer: Answer) -> Row:
         "provenance": result.provenance,
         "on_front": any(result is each for each in answer.front),
         "best": result is answer.best,
-        "quality": "unchecked" if alters_output(result.config, result.chosen) else None,
+        "quality": "unchecked" if is_unchecked(result) else None,
         "front_ties": " ".join(each.id for tied in ties for each in tied) or None,
         "baseline": saving.baseline.id if saving else None,
         "undersampled": " ".join(result.undersampled) or None,
+        "claims": "; ".join(
+            f"{each.claim.metric} {each.claim.change}: {each.verdict}"
+            for each in claims
+            if each.result is not None and each.result.id == result.id
+        )
+        or None,
         "launches": result.launches,
     }
     return Row(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sweeper.answers.best import Answer, choose, target_of
 from sweeper.answers.criteria import Limit, judge, meets
-from sweeper.answers.quality import unchecked
+from sweeper.answers.quality import quality_fault
 from sweeper.answers.results import Result
 from sweeper.spec import Study
 
@@ -43,7 +43,7 @@ def limit_prices(answer: Answer, study: Study) -> tuple[LimitPrice, ...]:
     pool = [
         result
         for result in answer.group.results
-        if result.value(target) is not None and not unchecked(study, result.config, result.chosen)
+        if result.value(target) is not None and quality_fault(study, result) is None
     ]
     return tuple(_price(limit, answer, pool, target) for limit in answer.limits)
 

@@ -13,8 +13,10 @@ from string import Template
 
 from sweeper.answers.best import Answer, target_of
 from sweeper.answers.change_words import basis_text, change_text, gain_text, verdict_text
+from sweeper.answers.claims import judged
 from sweeper.answers.markup import Html, element, join
 from sweeper.answers.page_answer import answer_section
+from sweeper.answers.page_claims import claims_section
 from sweeper.answers.page_cost import cost_section, troubles_section
 from sweeper.answers.page_discards import discards_section
 from sweeper.answers.page_methods import environment_section, methods_section
@@ -72,6 +74,7 @@ def page(study: Study, contents: Contents, found: Sequence[Answer]) -> str:
         banner=join([_banner(kind, found) for kind in kinds]),
         header=_header(study, contents, found),
         sections=join(sections),
+        claims=join([claims_section(judged(study, contents.standing()))]),
         troubles=troubles_section(contents),
         discards=discards_section(study, contents, found),
         cost=cost_section(contents),
@@ -121,13 +124,14 @@ def _header(study: Study, contents: Contents, found: Sequence[Answer]) -> Html:
         element("p", _question(study), class_="question"),
         element("dl", [element("div", element("dt", k), element("dd", v)) for k, v in facts]),
         _glance(study, found),
-        _elsewhere(),
+        _elsewhere(claims=bool(study.expect)),
     )
 
 
-def _elsewhere() -> Html:
+def _elsewhere(*, claims: bool) -> Html:
     """Links to what stands behind the conditions."""
     links = {
+        **({"claims": "claims of others"} if claims else {}),
         "troubles": "what could not be measured",
         "discards": "windows that were discarded",
         "cost": "what the study cost",

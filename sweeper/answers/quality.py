@@ -1,9 +1,11 @@
-"""Which settings change what a model says (pure)."""
+"""Which settings change what a model says, and what a score of it allows (pure)."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.spec import Study, Values
+from sweeper.answers.results import Result
+from sweeper.results.metrics import QUALITY_SCORE
+from sweeper.spec import QualitySpec, Study, Values
 
 LOSSLESS_SPECULATION = frozenset({"draft", "ngram"})
 """Drafts that the model verifies with rejection sampling, which keeps its distribution
@@ -31,9 +33,38 @@ def alters_output(config: Values, chosen: Values) -> tuple[str, ...]:
     return tuple(found)
 
 
-def unchecked(study: Study, config: Values, chosen: Values) -> tuple[str, ...]:
-    """The settings that keep a configuration from being recommended in this study."""
-    return () if study.quality == "unchecked_ok" else alters_output(config, chosen)
+def quality_fault(study: Study, result: Result) -> str | None:
+    """Why quality keeps a result from being recommended in this study; `None` if it does not.
+
+    With a scorer every configuration needs its score; without one, those whose output may be worse
+    than the model's are not recommended, unless the study allows them.
+    """
+    if study.quality == "unchecked_ok":
+        return None
+    if isinstance(study.quality, QualitySpec):
+        score = result.value(QUALITY_SCORE)
+        if score is None:
+            return "quality: its scorer gave no score"
+        least = study.quality.min
+        return f"quality: a score of {score:g}, below {least:g}" if score < least else None
+    keys = ", ".join(alters_output(result.config, result.chosen))
+    return f"{keys} may change what the model says (quality: unchecked)" if keys else None
+
+
+def quality_mark(study: Study, result: Result) -> str:
+    """The same in a word or two, for a cell; empty where nothing is to be said."""
+    if quality_fault(study, result) is None:
+        return ""
+    score = result.value(QUALITY_SCORE)
+    if not isinstance(study.quality, QualitySpec):
+        return "quality: unchecked"
+    return "quality: no score" if score is None else f"quality: {score:g}"
+
+
+def is_unchecked(result: Result) -> bool:
+    """Whether its output may be worse than its model's, and no score tells."""
+    altered = alters_output(result.config, result.chosen)
+    return bool(altered) and result.value(QUALITY_SCORE) is None
 
 
 def _kind(config: Values, key: str) -> Any:

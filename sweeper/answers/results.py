@@ -4,11 +4,11 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sweeper.answers.interval import mean_interval
-from sweeper.results.metrics import SD_WINDOWS, is_energy
+from sweeper.results.metrics import QUALITY_SCORE, SD_WINDOWS, is_energy
 from sweeper.results.record import Energy, Record
 from sweeper.spec import Values
 
@@ -78,16 +78,39 @@ def results(records: Iterable[Record]) -> tuple[Result, ...]:
     Only the latest stage that has an `ok` record counts (final, else full, else screen), alone: the
     finalists were picked by their earlier numbers, which therefore flatter them. An
     `energy_invalid` record gives its performance and no energy. Launches whose joules come from
-    different meters are never pooled: such a point has a result for each.
+    different meters are never pooled: such a point has a result for each. A score is of all points
+    of a configuration, whichever of its launches it was made before.
     """
     points: dict[str, list[Record]] = {}
-    for record in settled(records):
+    known = settled(records)
+    scores = _scores(known)
+    for record in known:
         if record.status in {"ok", "energy_invalid"}:
             points.setdefault(record.id, []).append(record)
     pooled = [
-        _pool(group) for point in points.values() for group in _by_meter(_latest_stage(point))
+        _with_score(_pool(group), scores)
+        for point in points.values()
+        for group in _by_meter(_latest_stage(point))
     ]
     return tuple(sorted(pooled, key=_place))
+
+
+def _scores(records: Iterable[Record]) -> dict[str, float]:
+    """The mean score of each configuration that has one."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if (score := record.metrics.get(QUALITY_SCORE)) is not None and math.isfinite(score):
+            found.setdefault(record.configuration, []).append(score)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def _with_score(result: Result, scores: Mapping[str, float]) -> Result:
+    """Without an interval: how much a score varies is the scorer's to know."""
+    own = {QUALITY_SCORE, QUALITY_SCORE + CI_LOW, QUALITY_SCORE + CI_HIGH}
+    metrics = {name: value for name, value in result.metrics.items() if name not in own}
+    if result.configuration in scores:
+        metrics[QUALITY_SCORE] = scores[result.configuration]
+    return replace(result, metrics=metrics)
 
 
 def settled(records: Iterable[Record]) -> tuple[Record, ...]:

@@ -5,18 +5,36 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.answers.best import Answer, answers
+from sweeper.answers.claims import Judgement, judged
 from sweeper.shelf import open_study
+from sweeper.spec import Study
 
 
-def stated_in(folder: Path) -> list[dict[str, Any]]:
-    """Every answer of the study in `folder`, with all of its results.
+def stated_in(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The `answers` of the study in `folder`, with all results, and its judged `claims`.
 
     Raises:
         StudyError: the text of the study is wrong, or nothing was measured.
         JournalError: the journal is damaged.
     """
     shelved = open_study(str(folder), folder.parent)
-    return [_answer(answer) for answer in answers(shelved.records, shelved.study)]
+    study, records = shelved.study, shelved.records
+    return {
+        "answers": [_answer(answer) for answer in answers(records, study)],
+        "claims": [claim_as_stated(each, study) for each in judged(study, records)],
+    }
+
+
+def claim_as_stated(judgement: Judgement, study: Study) -> dict[str, Any]:
+    """A judgement; `claim` is its place in the study's `expect`, the ids those of what decided."""
+    return {
+        "claim": [each is judgement.claim for each in study.expect].index(True),
+        "condition": dict(judgement.condition),
+        "verdict": judgement.verdict,
+        "id": judgement.result.id if judgement.result else None,
+        "baseline": judgement.against.id if judgement.against else None,
+        "change": asdict(judgement.change) if judgement.change else None,
+    }
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from sweeper.answers.best import Answer, Miss
 from sweeper.answers.change import Change
+from sweeper.answers.claim_words import claim_object
+from sweeper.answers.claims import Judgement
 from sweeper.answers.discards import Discards, discards_of
 from sweeper.answers.drift import drift_object, drifts
-from sweeper.answers.quality import alters_output
+from sweeper.answers.quality import is_unchecked
 from sweeper.answers.results import Result, settled
 from sweeper.answers.savings import Saving
 from sweeper.results.contents import Contents
@@ -29,6 +31,7 @@ def summary(
     study: str,
     records: Sequence[Record],
     answers: Sequence[Answer],
+    claims: Sequence[Judgement] = (),
     *,
     points: int,
     gpu_seconds: float,
@@ -51,6 +54,7 @@ def summary(
         "wall_seconds": wall_seconds,
         "discarded": discards_object(discards_of(records)),
         "answers": [answer_object(answer) for answer in answers],
+        "claims": [claim_object(claim) for claim in claims],
         "report": report,
         "tracking_uri": tracking_uri,
     }
@@ -60,6 +64,7 @@ def answers_object(
     study: str,
     answers: Sequence[Answer],
     records: Iterable[Record],
+    claims: Sequence[Judgement] = (),
     *,
     with_discards: bool = False,
 ) -> dict[str, Any]:
@@ -74,6 +79,7 @@ def answers_object(
         "discarded": discards_object(discards_of(records)),
         "drift": [drift_object(each) for each in drifts(records)],
         "answers": [answer_object(answer) for answer in answers],
+        "claims": [claim_object(claim) for claim in claims],
     }
 
 
@@ -138,7 +144,7 @@ def entry(result: Result) -> dict[str, Any]:
     warnings: dict[str, Any] = {}
     if result.undersampled:
         warnings["undersampled"] = list(result.undersampled)
-    if alters_output(result.config, result.chosen):
+    if is_unchecked(result):
         warnings["quality"] = "unchecked"
     return {
         "id": result.id,

@@ -12,9 +12,11 @@ from sweeper.answers.beside import component_metrics, missing_components
 from sweeper.answers.best import Answer
 from sweeper.answers.change import MIN_BLOCKS, Change
 from sweeper.answers.change_words import change_text, p_text
+from sweeper.answers.claim_words import claims_text
+from sweeper.answers.claims import judged
 from sweeper.answers.criteria import judge
 from sweeper.answers.front import Group
-from sweeper.answers.quality import unchecked
+from sweeper.answers.quality import quality_mark
 from sweeper.answers.results import Result, settled
 from sweeper.answers.units import CAVEAT, bracketed, digits, exponent, label, quantity
 from sweeper.results.metrics import is_energy
@@ -48,10 +50,11 @@ _TROUBLE_WORDS: Mapping[Status, str] = {
 
 
 def table(study: Study, records: Iterable[Record], answers: Sequence[Answer]) -> str:
-    """The answers as text: a table for each, its best and why, then the points without a result."""
+    """The answers as text, each with its best and why; then claims, and points without a result."""
     known = list(records)
     homes = {record.id: record.study for record in known}
     parts = [_section(study, answer, homes) for answer in answers]
+    parts += [claims_text(judged(study, known), WIDTH)]
     parts += [_troubles(settled(known)), missing(settled(known))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -294,7 +297,7 @@ def mark(result: Result, study: Study, answer: Answer) -> str:
         ("front", bool(places)),
         (TIED, tied),
         (BESIDE, beside and not places),
-        ("quality: unchecked", bool(unchecked(study, result.config, result.chosen))),
+        (word := quality_mark(study, result), bool(word)),
     ]
     return " ".join(word for word, holds in marks if holds)
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sweeper.engines import Clock, Event, Request
+from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
 from sweeper.engines.simulated_failures import fail_on_request
@@ -219,6 +219,10 @@ class SimulatedEngine:
     def power_trace(self) -> list[tuple[float, str, float]]:
         """Ten samples (t_s, device, watts) a second and device, at most half an hour back."""
         return self._meter().trace()
+
+    def served(self, port: int) -> Served | None:
+        """It has no server."""
+        return None
 
     def close(self) -> None:
         if self._loaded is not None:

@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import CompileConfig, GenerationConfig
 
-from sweeper.engines import Clock, Event, Request, host_memory, weights
+from sweeper.engines import Clock, Event, Request, Served, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory, shortage
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_script import script
@@ -139,6 +139,10 @@ class TransformersEngine(TransformersTraits):
         """A shell command that runs this configuration's largest batch with transformers alone."""
         device = "cuda" if self._devices else "cpu"
         return script(self._settings, self._sizes, device, threads())
+
+    def served(self, port: int) -> Served | None:
+        """It has no server."""
+        return None
 
     def close(self) -> None:
         """Free the model and what was compiled for it."""

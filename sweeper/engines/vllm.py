@@ -1,25 +1,28 @@
-"""vLLM, driven offline: static batches that start together, continuous batching in a closed loop.
+"""vLLM, offline or online: static batches that start together, a closed loop of continuous ones.
 
 Checked against the signatures of vLLM 0.26.0 and 0.32.0 (`tests/vllm_signatures.json`).
 """
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeper import shapes
-from sweeper.engines import Clock, Event, Request, host_memory
-from sweeper.engines.vllm_command import architecture_file, command
-from sweeper.engines.vllm_events import Output, Running, Tally
-from sweeper.engines.vllm_processes import Said, end, explained, inherited, shut_down, started_since
+from sweeper.decoding import beam_width
+from sweeper.engines import Clock, Event, Request, Served, host_memory
+from sweeper.engines.vllm_beams import Searching
+from sweeper.engines.vllm_command import command
+from sweeper.engines.vllm_drivers import Driver, Stepped, Streamed
+from sweeper.engines.vllm_events import Ask, Book, Output, Running
+from sweeper.engines.vllm_experts import Routing
+from sweeper.engines.vllm_models import Models, architecture
+from sweeper.engines.vllm_processes import Said, end, explained, inherited, started_since
 from sweeper.engines.vllm_resolved import (
     asked,
+    comparable,
     model_name,
     notes,
     refuse_other_than_asked,
@@ -27,21 +30,22 @@ from sweeper.engines.vllm_resolved import (
     resolved_workers,
     weight_facts,
 )
+from sweeper.engines.vllm_sampling import beams, refuse_decoding, sampling
 from sweeper.engines.vllm_settings import (
-    ARCHITECTURES,
-    OFFLINE,
+    DRIVEN,
     Place,
     arguments,
     cpu_bytes,
     environment,
     from_shape,
-    refuse_decoding,
     refuse_unavailable,
 )
 from sweeper.engines.vllm_speculation import refuse_speculation
+from sweeper.engines.vllm_tally import Tally
 from sweeper.engines.vllm_traits import VllmTraits
+from sweeper.engines.vllm_unasked import changed, left_open
 from sweeper.errors import EngineError, Infeasible
-from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.spec import Settings, Sizes
 from sweeper.speculation import draft_model, verified_tokens
 
 HIDDEN = "-1"
@@ -51,7 +55,7 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 
 class VllmEngine(VllmTraits):
-    """vLLM's own engine and worker processes, stepped from this one.
+    """vLLM's own engine and worker processes, driven from this one (`vllm_drivers.py`).
 
     `engine.options` are further arguments of `vllm.EngineArgs`. Prompts are token ids, lengths are
     forced, and nothing is turned into text. A moment is when a step's tokens were in this process.
@@ -67,11 +71,13 @@ class VllmEngine(VllmTraits):
         self._place = Place(
             gpu=self.needs_gpu, cpus=() if self.needs_gpu else tuple(os.sched_getaffinity(0))
         )
-        self._engine: Any = None
-        self._folder: Path | None = None
+        self._driver: Driver | None = None
+        self._models = Models(settings)
         self._processes: Sequence[Any] = ()
-        self._running = Running()
+        self._running: Book = Running()
+        self._books: dict[int | None, Book] = {None: self._running}
         self._tally = Tally()
+        self._routing = Routing(0)
         self._steps = 0
         self._variables: Mapping[str, str] = {}
         self._resolved: Mapping[str, Any] = {}
@@ -100,10 +106,11 @@ class VllmEngine(VllmTraits):
                 if name.startswith("VLLM_") and not SECRET.search(name)
             }
             try:
-                self._engine = explained(self._start, said)
+                self._driver = explained(self._start, said)
             finally:
                 self._processes = started_since(before)
         self._resolved = self._what_it_took()
+        self._routing = Routing(self._resolved["experts"])
         return self._resolved
 
     def generate(
@@ -115,18 +122,19 @@ class VllmEngine(VllmTraits):
             Infeasible: more requests, positions or KV cache than there is.
             EngineError: anything else.
         """
-        refuse_decoding(settings)
-        self._refuse_unfit(requests, together=True)
+        driver = self._loaded()
+        self._open(settings)
+        self._refuse_unfit(requests, settings, together=True)
         with self._cancelling():
-            explained(partial(self._engine.sleep, level=0))
+            explained(driver.rest)
             for request in requests:
-                self._hand_over(request)
+                self._hand_over(request, settings)
             sent_s = self._clock.now()
-            explained(partial(self._engine.wake_up, tags=["scheduling"]))
+            explained(driver.wake)
             for request in requests:
                 yield Event("admitted", sent_s, request.index)
             while len(self._running):
-                yield from self._step()
+                yield from self._step(settings)
 
     def serve(
         self, source: Iterator[Request], in_flight: int, settings: Settings
@@ -137,11 +145,12 @@ class VllmEngine(VllmTraits):
             Infeasible: more requests in flight than the engine was started for, or too long ones.
             EngineError: anything else.
         """
-        refuse_decoding(settings)
         self._loaded()
-        most = self._resolved["max_num_seqs"]
-        if in_flight > most:
-            raise Infeasible(f"{in_flight} requests in flight, the engine has room for {most}")
+        self._open(settings)
+        width, most = beam_width(settings.workload), self._resolved["max_num_seqs"]
+        if in_flight * width > most:
+            of = f" of {width} beams" if width > 1 else ""
+            raise Infeasible(f"{in_flight} requests{of} in flight, the engine has room for {most}")
         more = True
         with self._cancelling():
             while True:
@@ -150,60 +159,64 @@ class VllmEngine(VllmTraits):
                     if request is None:
                         more = False
                         break
-                    self._refuse_unfit([request], together=False)
+                    self._refuse_unfit([request], settings, together=False)
                     sent_s = self._clock.now()
-                    self._hand_over(request)
+                    self._hand_over(request, settings)
                     yield Event("admitted", sent_s, request.index)
                 if not len(self._running):
                     return
-                yield from self._step()
+                yield from self._step(settings)
 
     def progress(self) -> int:
         """Steps that gave tokens, since load."""
         return self._steps
 
     def counts(self) -> Mapping[str, float]:
-        """Since load: preemptions, tokens; of the KV cache its bytes and the most ever in use.
+        """Since load: preemptions, tokens; of the KV cache its size and the most ever in use.
 
-        `peak_memory_bytes` is of the worker that has held most. Of drafts it is told where there
-        are any: those accepted beyond a request's end are among them.
+        `peak_memory_bytes` is of the worker that has held most. Of drafts and prefixes it is told
+        where there are any: drafts accepted beyond a request's end are among them. How many
+        requests ran at a time is of the point that ran last, with its warm-up.
         """
+        spec = self._settings.engine
+        told = self._tally.counts(drafts=spec.speculative is not None, prefixes=spec.prefix_caching)
         counted = {
-            "generated_tokens": float(self._running.generated_tokens),
-            "preemptions": float(self._tally.preemptions),
-            "kv_cache_used_peak": self._tally.cache_used_peak,
+            "generated_tokens": float(sum(book.generated_tokens for book in self._books.values())),
+            **told,
+            **self._routing.counts(),
         }
-        if self._settings.engine.speculative is not None:
-            counted["draft_tokens_proposed"] = float(self._tally.draft_tokens_proposed)
-            counted["draft_tokens_accepted"] = float(self._tally.draft_tokens_accepted)
-        if self._engine is None:
+        if self._driver is None:
             return counted
-        peaks = explained(lambda: self._engine.collective_rpc("sweeper_peak_bytes"))
+        peaks = explained(partial(self._driver.ask, "sweeper_peak_bytes"))
         return {
             **counted,
             "kv_cache_bytes": float(self._resolved["kv_cache_bytes"]),
+            "kv_cache_tokens": float(self._resolved["kv_cache_tokens"]),
             "peak_memory_bytes": float(max(peaks)),
         }
 
     def launch_command(self) -> str:
         """A `vllm serve` line with the same settings."""
         built = filter(None, (self._settings.model, draft_model(self._settings)))
-        files = {str(model.shape): text for model in built if (text := _architecture(model))}
+        files = {str(model.shape): text for model in built if (text := architecture(model))}
         return command(self._settings, self._sizes, self._place, files, _stated_threads())
+
+    def served(self, port: int) -> Served | None:
+        """The launch command, on a port of this machine alone."""
+        url = f"http://127.0.0.1:{port}/v1"
+        return Served(url, f"{self.launch_command()} --host 127.0.0.1 --port {port}")
 
     def close(self) -> None:
         """End the engine's processes, and do not return before they are gone."""
-        engine, self._engine = self._engine, None
+        driver, self._driver = self._driver, None
         self._running.clear()
         try:
-            if engine is not None:
-                shut_down(engine.engine_core)
+            if driver is not None:
+                driver.shut_down()
         finally:
             end(self._processes)
             self._processes = ()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+            self._models.remove()
 
     def _refuse_strange_place(self) -> None:
         env, spec = self._settings.engine.env, self._settings.engine
@@ -226,12 +239,11 @@ class VllmEngine(VllmTraits):
                 f"out of memory: weights and KV cache of {needed} bytes, {free} free on this host"
             )
 
-    def _start(self) -> Any:
+    def _start(self) -> Driver:
         import vllm
         from vllm.config import CompilationConfig
-        from vllm.v1.engine.llm_engine import LLMEngine
 
-        model, draft = self._models()
+        model, draft = self._models.places()
         chosen = arguments(self._settings, self._sizes, self._place, model, draft)
         compiled = CompilationConfig(**chosen.pop("compilation_config"))
         known = set(vllm.EngineArgs.__dataclass_fields__)
@@ -240,32 +252,19 @@ class VllmEngine(VllmTraits):
             raise Infeasible(
                 f"vLLM {vllm.__version__} knows no engine argument {', '.join(unknown)}"
             )
-        engine_args = vllm.EngineArgs(**chosen, **OFFLINE, compilation_config=compiled)
+        online = self._settings.engine.mode == "online"
+        made = vllm.AsyncEngineArgs if online else vllm.EngineArgs
+        engine_args = made(**chosen, **DRIVEN, compilation_config=compiled)
         self._tally = Tally()
-        return LLMEngine.from_engine_args(engine_args, stat_loggers=[lambda *_: self._tally])
-
-    def _models(self) -> tuple[str, str]:
-        """Of the model and its draft the hub's name or a folder; of a shape, one made for it."""
-        draft = draft_model(self._settings)
-        model = self._place_of(self._settings.model, "model")
-        return model, "" if draft is None else self._place_of(draft, "draft")
-
-    def _place_of(self, model: ModelSpec, name: str) -> str:
-        text = _architecture(model)
-        if text is None:
-            return str(model.id)
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sweeper-model-"))
-        folder = self._folder / name
-        folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text(text)
-        return str(folder)
+        return (Streamed if online else Stepped)(engine_args, self._tally, self._clock)
 
     def _what_it_took(self) -> dict[str, Any]:
         import vllm
 
-        workers = explained(lambda: self._engine.collective_rpc("sweeper_facts"))
-        spec, config = self._settings.engine, resolved_config(self._engine.vllm_config)
+        driver = self._loaded()
+        workers = explained(partial(driver.ask, "sweeper_facts"))
+        spec = self._settings.engine
+        config = resolved_config(driver.config, spec.options)
         draft = draft_model(self._settings)
         resolved = {
             "engine": "vllm",
@@ -276,7 +275,7 @@ class VllmEngine(VllmTraits):
             **config,
             "devices": list(self._devices),
             **resolved_workers(workers),
-            "mode": "offline",
+            "mode": spec.mode,
             "batching": "continuous",
             "options": dict(spec.options),
             "variables": dict(self._variables),
@@ -287,10 +286,24 @@ class VllmEngine(VllmTraits):
             if seen != sorted(self._devices):
                 raise EngineError(f"leased {self._devices}, but vLLM runs on {', '.join(seen)}")
         chosen = arguments(self._settings, self._sizes, self._place, "")
-        refuse_other_than_asked(asked(chosen), resolved)
-        return resolved
+        refuse_other_than_asked(comparable(asked(chosen, spec), resolved), resolved)
+        left = left_open(spec, resolved)
+        wanted = chosen["compilation_config"]["cudagraph_mode"]
+        departed = changed(left, wanted, on_gpu=self._place.gpu)
+        return {**resolved, "left_open": left, "changed": departed}
 
-    def _refuse_unfit(self, requests: Sequence[Request], *, together: bool) -> None:
+    def _open(self, settings: Settings) -> None:
+        """What runs from now on is of these settings."""
+        refuse_decoding(settings)
+        width = beams(settings.workload)
+        if width is not None and width not in self._books:
+            self._books[width] = Searching(width)
+        self._running = self._books[width]
+        self._tally.begin(repr(settings.workload))
+
+    def _refuse_unfit(
+        self, requests: Sequence[Request], settings: Settings, *, together: bool
+    ) -> None:
         self._loaded()
         length = self._resolved["max_model_len"]
         longest = max(len(each.prompt_token_ids) + each.output_tokens for each in requests)
@@ -298,13 +311,13 @@ class VllmEngine(VllmTraits):
             raise Infeasible(f"{longest} positions asked, the engine was started for {length}")
         if not together:
             return
-        most = self._resolved["max_num_seqs"]
-        if len(requests) > most:
-            raise Infeasible(f"a batch of {len(requests)}, the engine has room for {most}")
+        most, width = self._resolved["max_num_seqs"], beam_width(settings.workload)
+        if len(requests) * width > most:
+            raise Infeasible(f"a batch of {len(requests) * width}, the engine has room for {most}")
         block = self._resolved["kv_cache_block_tokens"]
         beyond = verified_tokens(self._settings.engine) - 1
         lengths = (len(each.prompt_token_ids) + each.output_tokens + beyond for each in requests)
-        needed = sum(-(-length // block) for length in lengths)
+        needed = width * sum(-(-length // block) for length in lengths)
         # One block is vLLM's own.
         blocks = self._resolved["kv_cache_blocks"] - 1
         if needed > blocks:
@@ -313,40 +326,43 @@ class VllmEngine(VllmTraits):
                 f"KV cache has {blocks}"
             )
 
-    def _loaded(self) -> None:
-        if self._engine is None:
+    def _loaded(self) -> Driver:
+        if self._driver is None:
             raise EngineError("the engine is not loaded")
+        return self._driver
 
-    def _hand_over(self, request: Request) -> None:
+    def _hand_over(self, request: Request, settings: Settings) -> None:
+        for ask in self._running.begin(request):
+            self._ask(ask, settings)
+
+    def _ask(self, ask: Ask, settings: Settings) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        forced = SamplingParams(
-            temperature=0.0,
-            min_tokens=request.output_tokens,
-            max_tokens=request.output_tokens,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
-        prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
-        name = self._running.add(request)
-        explained(lambda: self._engine.add_request(name, prompt, forced))
+        chosen = sampling(settings.workload, ask.request)
+        asked_for = SamplingParams(**chosen, output_kind=RequestOutputKind.DELTA)
+        explained(partial(self._loaded().add, ask.name, ask.token_ids, asked_for))
 
-    def _step(self) -> Iterator[Event]:
-        outputs = explained(self._engine.step)
-        now_s = self._clock.now()
+    def _step(self, settings: Settings) -> Iterator[Event]:
+        outputs, now_s = explained(self._loaded().step)
         self._steps += bool(outputs)
+        for output in outputs:
+            if output.finished and output.outputs[0].routed_experts is not None:
+                self._routing.add(output.outputs[0].routed_experts)
         given = (
             Output(
                 name=output.request_id,
                 tokens=len(output.outputs[0].token_ids),
                 finished=output.finished,
                 reason=output.outputs[0].finish_reason,
+                logprobs=_logprobs(output.outputs[0].logprobs),
             )
             for output in outputs
         )
-        return self._running.events(given, now_s)
+        events = list(self._running.events(given, now_s))
+        for ask in self._running.follow():
+            self._ask(ask, settings)
+        yield from events
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
@@ -359,19 +375,16 @@ class VllmEngine(VllmTraits):
         finally:
             names = self._running.names
             self._running.clear()
-            if names and self._engine is not None:
-                explained(lambda: self._engine.abort_request(names))
+            if names and self._driver is not None:
+                explained(partial(self._driver.abort, names))
                 # Resting ends what the scheduler still has, and answers when that is done.
-                explained(partial(self._engine.sleep, level=0))
-                explained(partial(self._engine.wake_up, tags=["scheduling"]))
+                explained(self._driver.rest)
+                explained(self._driver.wake)
 
 
-def _architecture(model: ModelSpec) -> str | None:
-    """The file that a shape's model is built from; `None` of a model that is named."""
-    if model.shape is None or not from_shape(model):
-        return None
-    kind = shapes.architecture(model.shape)["model_type"]
-    return architecture_file(model.shape, ARCHITECTURES[kind])
+def _logprobs(told: Any) -> Mapping[int, float] | None:
+    """Of a token's candidates, where they were asked for."""
+    return {token: each.logprob for token, each in told[0].items()} if told else None
 
 
 def _stated_threads() -> str:

@@ -1,24 +1,66 @@
-"""From what a step of vLLM gave to the events of an engine, and to counts (pure)."""
+"""From what a step of vLLM gave to the events of an engine (pure)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from sweeper.engines import Event, Request
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What to hand over to vLLM: a name, and the tokens that it starts from."""
+
+    name: str
+    request: Request
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
-    """What one step gave of one request: how many tokens, and how it ended if it did."""
+    """What one step gave of one request: how many tokens, and how it ended if it did.
+
+    `logprobs` are of its likeliest tokens, where they were asked for.
+    """
 
     name: str
     tokens: int
     finished: bool = False
     reason: str | None = None
+    logprobs: Mapping[int, float] | None = None
+
+
+class Book(Protocol):
+    """Requests that are with vLLM, and what its steps mean for them."""
+
+    generated_tokens: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def names(self) -> list[str]:
+        """Of those that are with vLLM."""
+        ...
+
+    def begin(self, request: Request) -> list[Ask]:
+        """What to hand over for a request."""
+        ...
+
+    def events(self, outputs: Iterable[Output], t_s: float) -> Iterator[Event]:
+        """The events of a step that ended at `t_s`."""
+        ...
+
+    def follow(self) -> list[Ask]:
+        """What to hand over since the last step."""
+        ...
+
+    def clear(self) -> None:
+        """They are no longer with vLLM."""
+        ...
 
 
 class Running:
-    """Requests that are with vLLM, by the names they have there."""
+    """Requests that are with vLLM once each, by the names they have there."""
 
     def __init__(self) -> None:
         self._requests: dict[str, Request] = {}
@@ -35,12 +77,16 @@ class Running:
         """Of those that have not ended."""
         return list(self._requests)
 
-    def add(self, request: Request) -> str:
-        """A name that no other request of this engine has."""
+    def begin(self, request: Request) -> list[Ask]:
+        """The request itself, under a name that no other one of this engine has."""
         self._named += 1
         name = f"{self._named}"
         self._requests[name] = request
-        return name
+        return [Ask(name, request, request.prompt_token_ids)]
+
+    def follow(self) -> list[Ask]:
+        """Nothing: a request is handed over once."""
+        return []
 
     def clear(self) -> None:
         """They are no longer with vLLM."""
@@ -73,39 +119,3 @@ class Running:
                     yield Event("finished", t_s, request.index)
                 else:
                     yield Event("failed", t_s, request.index, detail=f"ended by {output.reason}")
-
-
-class Tally:
-    """One of vLLM's statistics loggers: it only counts."""
-
-    def __init__(self) -> None:
-        self.preemptions = 0
-        self.cache_used_peak = 0.0
-        self.draft_tokens_proposed = 0
-        self.draft_tokens_accepted = 0
-
-    def record(
-        self,
-        scheduler_stats: Any,
-        iteration_stats: Any,
-        mm_cache_stats: Any = None,
-        engine_idx: int = 0,
-    ) -> None:
-        """Called at every step."""
-        if iteration_stats is not None:
-            self.preemptions += iteration_stats.num_preempted_reqs
-        if scheduler_stats is not None:
-            self.cache_used_peak = max(self.cache_used_peak, scheduler_stats.kv_cache_usage)
-            drafts = scheduler_stats.spec_decoding_stats
-            if drafts is not None:
-                self.draft_tokens_proposed += drafts.num_draft_tokens
-                self.draft_tokens_accepted += drafts.num_accepted_tokens
-
-    def log_engine_initialized(self) -> None:
-        """Called once."""
-
-    def log(self) -> None:
-        """Called now and then."""
-
-    def record_sleep_state(self, is_awake: int, level: int) -> None:
-        """Called when the scheduler rests and wakes up."""

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.engines.vllm_settings import from_shape
+from sweeper.engines.vllm_settings import GRAPH_MODE, from_shape
 from sweeper.engines.vllm_speculation import asked_speculation, resolved_speculation
+from sweeper.engines.vllm_unasked import asked_options, asked_runner, runner_version, taken
 from sweeper.errors import WrongSetting
 from sweeper.spec import EngineSpec, ModelSpec, Settings
 
@@ -23,12 +24,20 @@ EQUAL = (
     "graph_sizes",
     "attention",
     "speculative",
+    "quantization",
+    "async_scheduling",
+    "runner_version",
+    "graph_mode",
+    "options_taken",
 )
 """What must come out as it was asked, where it was asked."""
 
 
-def resolved_config(config: Any) -> dict[str, Any]:
-    """What a `VllmConfig` says, under the study's names where it has them."""
+def resolved_config(config: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `VllmConfig` says, under the study's names where it has them.
+
+    Of `engine.options` what it took, where it tells that.
+    """
     model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
     scheduler = config.scheduler_config
     return {
@@ -51,9 +60,13 @@ def resolved_config(config: Any) -> dict[str, Any]:
         "kv_cache_dtype": str(cache.cache_dtype),
         "kv_cache_blocks": cache.num_gpu_blocks,
         "kv_cache_block_tokens": cache.block_size,
+        "kv_cache_tokens": cache.num_gpu_blocks * cache.block_size,
         "memory_share": cache.gpu_memory_utilization,
         "enforce_eager": bool(model.enforce_eager),
         "speculative": resolved_speculation(config.speculative_config),
+        "seed": model.seed,
+        "experts": model.get_num_experts(),
+        "options_taken": taken(config, options),
     }
 
 
@@ -62,7 +75,8 @@ def resolved_workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = workers[0]
     chosen = ("attention", "runner", "compile_mode", "graph_mode", "graph_sizes")
     return {
-        **{name: first[name] for name in chosen},
+        **{name: first[name] for name in (*chosen, "kv_cache_storage")},
+        "runner_version": runner_version(first["runner"]),
         "compile": first["compile_mode"] != "NONE",
         "graphs": first["graph_mode"] != "NONE",
         "workers": [
@@ -74,8 +88,11 @@ def resolved_workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the engine arguments ask for, under the names of `resolved_config`."""
+def asked(arguments: Mapping[str, Any], spec: EngineSpec | None = None) -> dict[str, Any]:
+    """What the engine arguments ask for, under the names of `resolved_config`.
+
+    `spec` is what they were made from, with the variables of a study.
+    """
     compiled = arguments["compilation_config"]
     wanted = {
         "dtype": arguments["dtype"],
@@ -92,7 +109,16 @@ def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "graph_sizes": compiled.get("cudagraph_capture_sizes"),
         "attention": arguments.get("attention_backend"),
         "speculative": asked_speculation(arguments.get("speculative_config")),
+        "quantization": arguments.get("quantization"),
+        "async_scheduling": arguments.get("async_scheduling"),
     }
+    if spec is not None:
+        own = asked_options(spec.options)
+        wanted |= {
+            "runner_version": asked_runner(spec),
+            "graph_mode": own.pop(GRAPH_MODE, None),
+            "options_taken": own,
+        }
     return {name: value for name, value in wanted.items() if value is not None}
 
 
@@ -111,7 +137,14 @@ def _same(wanted: Any, taken: Any) -> bool:
     """Of a mapping, as far as it was asked for."""
     if isinstance(wanted, Mapping) and isinstance(taken, Mapping):
         return all(name in taken and _same(each, taken[name]) for name, each in wanted.items())
-    return str(wanted) == str(taken)
+    return bool(wanted == taken) or str(wanted) == str(taken)
+
+
+def comparable(wanted: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, without those options that vLLM's configuration does not tell of."""
+    told = resolved["options_taken"]
+    options = {name: each for name, each in wanted["options_taken"].items() if name in told}
+    return {**wanted, "options_taken": options}
 
 
 def weight_facts(settings: Settings, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper import shapes
+from sweeper.engines.vllm_sampling import refuse_decoding
 from sweeper.engines.vllm_speculation import capture_sizes, speculative_config
 from sweeper.errors import Infeasible, StudyError
 from sweeper.roofline import batched_tokens
@@ -40,6 +41,7 @@ DECIDED = frozenset(
         "load_format",
         "max_cudagraph_capture_size",
         "max_model_len",
+        "max_logprobs",
         "max_num_batched_tokens",
         "max_num_seqs",
         "model",
@@ -59,6 +61,8 @@ DECIDED = frozenset(
 """Engine arguments that other keys of a study decide; `engine.options` may not."""
 
 
+GRAPH_MODE = "cudagraph_mode"
+"""An option of ours: what of a step is in a CUDA graph, as `vllm.config.CUDAGraphMode` names it."""
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -83,12 +87,9 @@ class Place:
 def refuse_unavailable(settings: Settings) -> None:
     """Raises `Infeasible` naming every setting that is not available with vLLM yet."""
     spec = settings.engine
-    asked = {
-        "engine.mode=online": spec.mode != "offline",
-        "engine.data_parallel above 1": spec.data_parallel > 1,
-        "engine.quantization": spec.quantization is not None,
-    }
-    refused = [f"{name} is not available with vllm yet" for name in asked if asked[name]]
+    refused = [COPIES] if spec.data_parallel > 1 else []
+    if spec.quantization is not None and settings.model.weights in {"dummy", "dummy_zeros"}:
+        refused.append(DRAWN_QUANTIZED)
     refused += [
         f"engine.options.{name} is decided by other keys of the study"
         for name in sorted(DECIDED & set(spec.options))
@@ -98,13 +99,6 @@ def refuse_unavailable(settings: Settings) -> None:
     if refused:
         raise Infeasible("; ".join(refused))
     refuse_decoding(settings)
-
-
-def refuse_decoding(settings: Settings) -> None:
-    """Raises `Infeasible` for anything but greedy decoding."""
-    kind = settings.workload.decoding.get("kind")
-    if kind != "greedy":
-        raise Infeasible(f"workload.decoding {kind} is not available with vllm yet")
 
 
 def from_shape(model: ModelSpec) -> bool:
@@ -126,7 +120,7 @@ def arguments(
         "model": model,
         "dtype": spec.dtype,
         "max_model_len": sizes.max_model_len,
-        "max_num_seqs": sizes.max_batch_size,
+        "max_num_seqs": sizes.sequences,
         "max_num_batched_tokens": batched_tokens(spec, sizes),
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
@@ -140,22 +134,36 @@ def arguments(
             revision=None if from_shape(settings.model) else settings.model.revision,
             enable_chunked_prefill=spec.chunked_prefill,
             attention_backend=spec.attention,
+            quantization=spec.quantization,
+            # A beam has twice as many candidates as there are beams; vLLM gives 20 by itself.
+            max_logprobs=2 * sizes.beams if sizes.beams > 1 else None,
             speculative_config=speculative_config(settings, draft),
             trust_remote_code=settings.model.trust_remote_code or None,
             kv_cache_memory_bytes=None if place.gpu else cpu_cache_bytes(settings, sizes),
         ),
     }
-    return {**chosen, **spec.options}
+    return {**chosen, **{name: spec.options[name] for name in spec.options if name != GRAPH_MODE}}
 
 
-OFFLINE: Mapping[str, Any] = {
+COPIES = (
+    "engine.data_parallel: vLLM's copies step each at moments of its own, and an engine's events "
+    "tell of steps that all running requests take together; measure one copy: several take as many "
+    "times its energy and its traffic"
+)
+DRAWN_QUANTIZED = (
+    "engine.quantization: drawn weights (model.weights: dummy, dummy_zeros) are not quantized; "
+    "vLLM's own dummies (dummy_engine) and weights of a model are"
+)
+DRIVEN: Mapping[str, Any] = {
     "skip_tokenizer_init": True,
     "disable_log_stats": False,
+    "cudagraph_metrics": True,
     "worker_extension_cls": WORKER,
 }
 """Further arguments of an engine that is driven from this process.
 
-Statistics are on as in `vllm serve`; preemptions are told of no other way.
+Statistics are on as in `vllm serve`; preemptions are told of no other way, nor is whether a step
+ran in a graph, which costs an object of four fields a step.
 """
 
 
@@ -168,14 +176,19 @@ def compilation(spec: EngineSpec, sizes: Sizes, place: Place) -> dict[str, Any]:
     chosen: dict[str, Any] = {"mode": "VLLM_COMPILE" if spec.compile else "NONE"}
     if not spec.graphs or not place.gpu:
         return {**chosen, "cudagraph_mode": "NONE"}
-    graphs = "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
+    graphs = spec.options.get(GRAPH_MODE) or (
+        "FULL_AND_PIECEWISE" if spec.compile else "FULL_DECODE_ONLY"
+    )
     budget = batched_tokens(spec, sizes)
-    captured = capture_sizes(spec, sizes.batch_sizes, budget)
+    together = {*sizes.batch_sizes, *(size * sizes.beams for size in sizes.batch_sizes)}
+    captured = capture_sizes(spec, together, budget)
     return {**chosen, "cudagraph_mode": graphs, "cudagraph_capture_sizes": captured}
 
 
 def thread_binding(cpus: Sequence[int], stated: str, ranks: int) -> str:
     """Which worker computes on which processors, as `VLLM_CPU_OMP_THREADS_BIND` says it.
+
+    Wherever there are more processors than workers, one is left free.
 
     Args:
         cpus: the processors that this process may use.
@@ -188,8 +201,10 @@ def thread_binding(cpus: Sequence[int], stated: str, ranks: int) -> str:
     if ranks > len(cpus):
         raise Infeasible(f"{ranks} workers on {len(cpus)} processors: each needs one")
     most = stated.partition(",")[0]
-    count = max(ranks, min(len(cpus), int(most))) if most.isdecimal() else len(cpus)
-    each = count // ranks
+    # One is left to the processes that schedule and listen: with arithmetic on both of two
+    # processors vLLM gave a third of the tokens that it gave on one (benchmarks/vllm_binding.py).
+    free = max(ranks, len(cpus) - 1)
+    each = max(ranks, min(free, int(most)) if most.isdecimal() else free) // ranks
     ordered = sorted(cpus)
     return "|".join(
         ",".join(str(cpu) for cpu in ordered[rank * each : (rank + 1) * each])
@@ -226,7 +241,7 @@ def cpu_cache_bytes(settings: Settings, sizes: Sizes) -> int:
         return UNKNOWN_CPU_CACHE_BYTES
     spec = settings.engine
     length = sizes.max_model_len + verified_tokens(spec) - 1
-    blocks = sizes.max_batch_size * (math.ceil(length / CPU_BLOCK_TOKENS) + 2) + 64
+    blocks = sizes.sequences * (math.ceil(length / CPU_BLOCK_TOKENS) + 2) + 64
     per_token = sum(
         shape.kv_bytes_per_token(spec.dtype)
         * (math.ceil(shape.kv_heads / spec.tensor_parallel) / shape.kv_heads)

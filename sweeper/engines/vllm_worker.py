@@ -87,6 +87,7 @@ class Extension:
             "graph_mode": compiled.cudagraph_mode.name,
             "graph_sizes": sorted(compiled.cudagraph_capture_sizes or ()),
             "weights": getattr(model, "drawn_weights", None),
+            "kv_cache_storage": _storage(getattr(worker.model_runner, "kv_caches", ())),
             "kv_cache_bytes": _bytes(getattr(worker.model_runner, "kv_caches", ())),
         }
         if on_gpu:
@@ -130,6 +131,12 @@ def _bytes(tensors: Any) -> int:
         for tensor in tensors
         if isinstance(tensor, torch.Tensor)
     )
+
+
+def _storage(tensors: Any) -> str | None:
+    """In what type keys and values lie: bytes where they are quantized."""
+    kinds = {str(each.dtype) for each in tensors if isinstance(each, torch.Tensor)}
+    return ", ".join(sorted(kinds)).replace("torch.", "") or None
 
 
 def _is_bias(name: str) -> bool:

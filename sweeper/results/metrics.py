@@ -34,11 +34,15 @@ _SCALARS: Mapping[str, str] = {
     "power_mean_w": "joules over the seconds between the readings",
     "output_tokens_per_s": "generated tokens over seconds of the windows",
     "requests_per_s": "finished requests over seconds of the windows",
+    "goodput_rps": (
+        "finished requests that meet all limits of measure.goodput over seconds of the windows"
+    ),
     "gpu_seconds": "GPUs of the launch times seconds of one window, mean over windows",
     "duration_s": "seconds of one window, mean over windows",
     "context_idle_w": "power with the engine loaded and nothing running",
     "bare_idle_w": "power before the engine was loaded",
     "peak_memory_bytes": "most memory the engine held on one device",
+    "quality_score": "what the study's scorer printed of the configuration",
     "energy_drift_ratio": "joules per generated token in the launch's last window over its first",
     "tpot_drift_ratio": "mean TPOT in the launch's last window over its first",
     **PHASE_METRICS,
@@ -64,6 +68,35 @@ METRICS: Mapping[str, str] = {
 }
 """Every metric that a study may name, and what it means."""
 
+QUALITY_SCORE = "quality_score"
+"""The one metric that is of a configuration, whatever its batch size and traffic."""
+COUNTS: Mapping[str, str] = {
+    "generated_tokens": "tokens that the engine generated since it was loaded",
+    "preemptions": "requests that lost their KV cache and were computed again, since load",
+    "kv_cache_bytes": "bytes of the KV cache, over all devices of the launch",
+    "kv_cache_tokens": "tokens that the KV cache holds",
+    "kv_cache_used_peak": "largest share of the KV cache in use, since load",
+    "draft_tokens_proposed": "tokens that a draft proposed, since load",
+    "draft_tokens_accepted": "proposed tokens that the model accepted, since load",
+    "prefix_tokens_looked_up": "prompt tokens that were looked for in the KV cache, since load",
+    "prefix_tokens_found": "prompt tokens that were found there and not computed, since load",
+    "steps_in_full_graphs": "scheduler steps replayed as one CUDA graph, since load",
+    "steps_in_piecewise_graphs": "scheduler steps of which pieces were CUDA graphs, since load",
+    "steps_without_graphs": "scheduler steps launched kernel by kernel, since load",
+    "graph_padding_tokens": "tokens computed only to fill a CUDA graph's size, since load",
+    "expert_choices": "routings of a token to an expert, over layers, since load",
+    "experts_idle_share": "share of experts that no token was routed to, over layers",
+    "expert_load_max_ratio": "tokens of the busiest expert over its layer's mean, mean over layers",
+    "experts_below_half_share": "share of experts with less than half of their layer's mean",
+    "experts_half_to_even_share": "share of experts with at least half of it and less than it",
+    "experts_even_to_double_share": "share of experts with at least it and less than twice it",
+    "experts_above_double_share": "share of experts with at least twice their layer's mean",
+    "scheduler_steps": "scheduler steps of the point, its warm-up among them",
+    "running_requests_mean": "requests that ran in a scheduler step of the point, mean over steps",
+    "running_requests_max": "most requests that ran in one scheduler step of the point",
+}
+"""What only an engine counts; `peak_memory_bytes` is of it too. Not made again by verify."""
+
 ENERGY_METRICS: frozenset[str] = frozenset(
     name
     for name in METRICS
@@ -78,6 +111,8 @@ DRIFTS: Mapping[str, str] = {
     "tpot_drift_ratio": "tpot_mean_s",
 }
 """What the drift of a launch is told in, and of which metric of its control."""
+GOODPUT = ("ttft_s", "tpot_s", "latency_s")
+"""Times of a request that `measure.goodput` may limit."""
 MIN_TAIL = 5
 """Samples that must lie beyond a percentile for it to be more than its few largest samples."""
 
@@ -117,6 +152,7 @@ def record_metrics(
         ),
         **_beside(metered),
         **_rates(_totals(windows), gpus),
+        **_goodput([_good(window.evidence) for window in windows], windows),
         **_latencies(samples),
         **_deviations(windows),
         **split,
@@ -136,10 +172,12 @@ def window_metrics(
     gpus: int,
     metered_s: float | None = None,
     readings: Sequence[Mapping[str, Any]] = (),
+    good: int | None = None,
 ) -> dict[str, float]:
     """The metrics of one window; what is not known is absent.
 
-    `metered_s` is the time between the `readings`, where it is not that of the work.
+    `metered_s` is the time between the `readings`, where it is not that of the work; `good` are the
+    requests that met all limits of the goodput.
     """
     totals = _Totals(1, duration_s, requests, input_tokens, output_tokens)
     energy = {}
@@ -148,7 +186,8 @@ def window_metrics(
             **_energy(totals, energy_j, metered_s or duration_s),
             **_of_components([(energy_j, output_tokens, readings)]),
         }
-    return {**energy, **_rates(totals, gpus), **_latencies(samples)}
+    goodput = {} if good is None or duration_s <= 0 else {"goodput_rps": good / duration_s}
+    return {**energy, **_rates(totals, gpus), **goodput, **_latencies(samples)}
 
 
 def drift(windows: Sequence[Window]) -> dict[str, float]:
@@ -184,7 +223,7 @@ def is_energy(metric: str) -> bool:
 
 def higher_is_better(metric: str) -> bool:
     """Whether more of a metric is wanted: rates are; times, joules, watts and bytes are not."""
-    return metric.endswith(("_per_s", "_rps"))
+    return metric.endswith(("_per_s", "_rps")) or metric == QUALITY_SCORE
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -288,6 +327,20 @@ def _rates(totals: _Totals, gpus: int) -> dict[str, float]:
         "duration_s": mean_s,
         **({"gpu_seconds": gpus * mean_s} if gpus else {}),
     }
+
+
+def _good(evidence: Mapping[str, Any]) -> int | None:
+    found: int | None = evidence.get("work", {}).get("good")
+    return found
+
+
+def _goodput(good: Sequence[int | None], windows: Sequence[Window]) -> dict[str, float]:
+    """Of windows that all know it."""
+    known = [count for count in good if count is not None]
+    seconds = math.fsum(window.duration_s for window in windows)
+    if not known or len(known) < len(windows) or seconds <= 0:
+        return {}
+    return {"goodput_rps": sum(known) / seconds}
 
 
 def _latencies(samples: Mapping[str, Sequence[Any]]) -> dict[str, float]:

@@ -174,6 +174,13 @@ REASONS: Mapping[str, Reason] = {
         voids=True,
         mends=False,
     ),
+    "not_attributable": Reason(
+        "the work is done by a server whose GPUs no counter of this host is known to be of",
+        "start the server with engine.options.command, or name the GPUs of a server on this host "
+        "in engine.options.devices",
+        voids=True,
+        mends=False,
+    ),
     "not_exclusive": Reason(
         "the counter is of the whole node, and other leases may run there",
         "set resources.exclusive_node: true",

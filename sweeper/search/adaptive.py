@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.answers.criteria import Verdict, judge, study_limits
 from sweeper.answers.front import costs
 from sweeper.answers.results import canonical, results
-from sweeper.plan import by_configuration, expand, min_requests, sizes_of, trial_of
+from sweeper.plan import by_configuration, expand, min_requests, scorer_of, sizes_of, trial_of
 from sweeper.results.contents import Contents
 from sweeper.results.record import Record
 from sweeper.search.budget import Budget
@@ -62,6 +62,7 @@ class Adaptive:
         groups = by_configuration(self._points)
         self._sizes = {group[0].configuration: sizes_of(group) for group in groups}
         self._requests = min_requests(study)
+        self._scorer = scorer_of(study)
         self._limits = study_limits(study)
         self._records: dict[str, dict[int, Record]] = {}
         self._open = set(range(len(self._points)))
@@ -156,7 +157,8 @@ class Adaptive:
 
     def _trial(self, points: Sequence[Point], number: int) -> Trial:
         sizes = self._sizes[points[0].configuration]
-        return trial_of(points, number, "full", sizes, self._requests, self._cost)
+        scorer = self._scorer if number == 0 else None
+        return trial_of(points, number, "full", sizes, self._requests, self._cost, scorer)
 
     def _outcome(self, records: Iterable[Record]) -> Outcome | None:
         verdicts = [record for record in records if record.accepted]

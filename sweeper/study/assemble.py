@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
+from sweeper.published import FORMS, parse_change
 from sweeper.results.metrics import METRICS
 from sweeper.schema import INVALID, Faults, leaf_of, leaves, read, show, unknown, value
 from sweeper.spec import Direction, ExpectSpec, Settings, Study
@@ -18,7 +19,6 @@ LONGEST_NAME = 100
 REHEARSAL = ".rehearsal"
 """Ends the name of a study that is the rehearsal of another."""
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-_CHANGE = re.compile(r"[+-]?\d+(?:\.\d+)?%")
 _SECTIONS = tuple(spec.name for spec in fields(Settings))
 _PLAIN = ("demand", "search", "quality", "resources", "cluster", "tracking")
 
@@ -167,8 +167,8 @@ def _expect(given: Any, faults: Faults) -> tuple[ExpectSpec, ...]:
         if isinstance(keys.get("metric"), str):
             _metric(keys["metric"], f"{where}.metric", faults)
         if claim is not None:
-            if not _CHANGE.fullmatch(claim.change):
-                said = f"{show(claim.change)} given, wanted: a change in per cent, such as +29.3%"
+            if parse_change(claim.change) is None:
+                said = f"{show(claim.change)} given, wanted: a change in per cent, such as {FORMS}"
                 faults.add(f"{where}.change", said)
             when = sides.get("when", claim.when)
             found.append(replace(claim, when=when, against=sides.get("against", claim.against)))

@@ -12,47 +12,55 @@ from sweeper.study.kinds import kind_of
 from sweeper.study.rules import looks
 from sweeper.workloads import WORKLOADS
 
-UNTOUCHED = (
-    "engine.mode",
-    "engine.pipeline_parallel",
-    "engine.data_parallel",
-    "engine.quantization",
-    "engine.kv_cache_dtype",
-    "engine.prefix_caching",
-    "engine.attention",
-    "gpu.power_limit_w",
-    "gpu.clock_mhz",
-)
-"""Settings that only their default is available of."""
+TAKEN: dict[str, tuple[EngineKind, ...]] = {
+    "engine.mode": ("vllm",),
+    "engine.pipeline_parallel": ("vllm",),
+    "engine.data_parallel": (),
+    "engine.quantization": ("vllm",),
+    "engine.kv_cache_dtype": ("vllm",),
+    "engine.prefix_caching": ("vllm",),
+    "engine.attention": ("vllm",),
+    "gpu.power_limit_w": (),
+    "gpu.clock_mhz": (),
+}
+"""Which engines take more of a setting than its default; what it simulates in a simulation."""
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "engine.kind": tuple(ENGINES),
     "meter": ("auto", *METERS),
     "workload.kind": tuple(WORKLOADS),
 }
 """Settings that some values are available of."""
-KIND_AVAILABLE: dict[str, tuple[str, ...]] = {
-    "workload.arrival": ("closed",),
-    "workload.decoding": ("greedy",),
+KIND_AVAILABLE: dict[str, tuple[str, ...]] = {"workload.arrival": ("closed",)}
+DECODING: dict[EngineKind, tuple[str, ...]] = {
+    "vllm": ("greedy", "beam", "temperature", "top_p"),
+    "transformers": ("greedy",),
+    "simulated": ("greedy",),
 }
+"""Kinds of `workload.decoding` that an engine has."""
 SPECULATION: dict[EngineKind, tuple[str, ...]] = {
     "vllm": ("draft", "ngram", "stated"),
     # What ngram would find depends on a text, and a simulation has none.
     "simulated": ("draft", "stated"),
 }
 """Kinds of `engine.speculative` that an engine has; null goes with every engine."""
+ENGINE = ("engine.kind", "engine.simulates")
 OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
 """Settings that mean something only where prompts and decoding share passes."""
 
 
 def unavailable(study: Study) -> list[str]:
     """What the study asks for that is known and not available yet, a sentence each."""
-    keys = {*UNTOUCHED, *AVAILABLE, *KIND_AVAILABLE}
+    keys = {*TAKEN, *AVAILABLE, *KIND_AVAILABLE}
     found = list(_of_study(study))
     for key in (key for key in leaves(Settings) if key in keys):
-        found += [said for settings in looks(study, (key,)) for said in _of_key(settings, key)]
+        beside = ENGINE if key in TAKEN else ()
+        looked = looks(study, (key, *beside))
+        found += [said for settings in looked for said in _of_key(settings, key)]
     touched = ("engine.kind", "engine.tensor_parallel", "workload.batching", *OF_A_SCHEDULER)
     for settings in looks(study, touched):
         found += _of_transformers(settings)
+    for settings in looks(study, (*ENGINE, "workload.decoding")):
+        found += _of_decoding(settings)
     for settings in looks(study, ("engine.kind", "engine.speculative")):
         found += _of_speculation(settings)
     return list(dict.fromkeys(found))
@@ -62,8 +70,6 @@ def _of_study(study: Study) -> Iterator[str]:
     asked: dict[str, Any] = {
         "search.kind": study.search.kind if study.search.kind not in SEARCHES else None,
         "demand": study.demand,
-        "quality.command": None if study.quality in (None, "unchecked_ok") else study.quality,
-        "expect": study.expect or None,
     }
     yield from (
         f"{key}: not available yet, leave it out" for key in asked if asked[key] is not None
@@ -72,10 +78,11 @@ def _of_study(study: Study) -> Iterator[str]:
 
 def _of_key(settings: Settings, key: str) -> Iterator[str]:
     value = lookup(settings, key)
-    if key in UNTOUCHED:
-        default = lookup(Settings(), key)
-        if value != default:
-            yield f"{key}: {show(value)} is not available yet, only {show(default)}"
+    if key in TAKEN:
+        default, engine = lookup(Settings(), key), _modelled(settings)
+        if value != default and engine not in TAKEN[key]:
+            beside = f" with engine.kind {engine}" if TAKEN[key] else ""
+            yield f"{key}: {show(value)} is not available yet{beside}, only {show(default)}"
     elif key in AVAILABLE and value not in AVAILABLE[key]:
         yield f"{key}: {value} is not available yet, only {', '.join(AVAILABLE[key])}"
     elif key in KIND_AVAILABLE and kind_of(settings, key) not in KIND_AVAILABLE[key]:
@@ -95,6 +102,18 @@ def _of_transformers(settings: Settings) -> Iterator[str]:
         value, default = lookup(settings, key), lookup(Settings(), key)
         if value != default:
             yield f"{key}: {show(value)} {said} {show(default)}"
+
+
+def _of_decoding(settings: Settings) -> Iterator[str]:
+    engine, kind = _modelled(settings), kind_of(settings, "workload.decoding")
+    kinds = DECODING.get(engine, ("greedy",))
+    if kind not in kinds and engine in ENGINES:
+        said = f"is not available yet with engine.kind {engine}, only {', '.join(kinds)}"
+        yield f"workload.decoding: {kind} {said}"
+
+
+def _modelled(settings: Settings) -> EngineKind:
+    return settings.engine.simulates or settings.engine.kind
 
 
 def _of_speculation(settings: Settings) -> Iterator[str]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sweeper import shapes
+from sweeper.engines import endpoint_options
 from sweeper.engines.simulated_options import read_options
 from sweeper.errors import StudyError
 from sweeper.meters.replay import read_log
 from sweeper.plan import holds
+from sweeper.results.metrics import GOODPUT
 from sweeper.schema import Faults, lookup, overlap, with_values
 from sweeper.spec import Axis, Settings, Study
 from sweeper.speculation import draft_model
@@ -192,7 +194,7 @@ def _shape(settings: Settings) -> Iterator[Said]:
 
 def _weights(settings: Settings) -> Iterator[Said]:
     model, kind = settings.model, settings.engine.kind
-    if kind == "simulated":
+    if kind in ("simulated", "endpoint"):
         return
     if model.weights == "auto" and model.id is None and model.shape is not None:
         yield (
@@ -208,6 +210,19 @@ def _warmup(settings: Settings) -> Iterator[Said]:
     if warmup.min_batches > warmup.max_batches:
         said = f"{warmup.min_batches} is more than max_batches, which is {warmup.max_batches}"
         yield "measure.warmup.min_batches", said
+
+
+def _goodput(settings: Settings) -> Iterator[Said]:
+    limits = settings.measure.goodput
+    known = ", ".join(GOODPUT)
+    if limits is not None and not limits:
+        yield "measure.goodput", f"no limit given, wanted some of {known}"
+    for name, seconds in (limits or {}).items():
+        place = f"measure.goodput.{name}"
+        if name not in GOODPUT:
+            yield place, f"is no time of a request, which are {known}"
+        elif seconds <= 0:
+            yield place, f"{seconds:g} given, wanted: seconds above 0"
 
 
 def _workload(settings: Settings) -> Iterator[Said]:
@@ -246,6 +261,16 @@ def _simulated(settings: Settings) -> Iterator[Said]:
                 yield (key, said) if named else ("engine.options", fault)
 
 
+def _endpoint(settings: Settings) -> Iterator[Said]:
+    if settings.engine.kind == "endpoint":
+        try:
+            endpoint_options.read_options(settings)
+        except StudyError as error:
+            for fault in error.faults:
+                key, _, said = fault.partition(": ")
+                yield key, said
+
+
 def _draft(settings: Settings) -> Iterator[Said]:
     key, given, faults = "engine.speculative", settings.engine.speculative, Faults()
     if given is None:
@@ -279,8 +304,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("engine.simulates", "engine.kind"), _simulates),
     Rule(("measure.window", "workload.batching"), _window),
     Rule(("measure.warmup.min_batches", "measure.warmup.max_batches"), _warmup),
+    Rule(("measure.goodput",), _goodput),
     Rule(("workload.kind", "workload.task", *(f"workload.{k}" for k in TRACE_KEYS)), _workload),
     Rule(("engine.options", "engine.kind", "meter"), _simulated),
+    Rule(("engine.kind", "engine.options", *endpoint_options.OF_THE_SERVER), _endpoint),
     Rule(("engine.speculative", "engine.kind", "model.id", "model.shape", "model.weights"), _draft),
     Rule(("engine.env", "engine.options"), _secrets),
     *map(_kinds, KINDS),

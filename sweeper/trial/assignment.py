@@ -6,9 +6,11 @@ from typing import Any
 
 from sweeper.clocks import clock_for
 from sweeper.engines import Clock, Engine, engine_class
+from sweeper.engines.endpoint_options import running_devices, runs_already
 from sweeper.engines.simulated_options import of_launch
 from sweeper.meters import Meter, meter_class
 from sweeper.meters.components import components_for
+from sweeper.meters.unattributable import Unattributable
 from sweeper.spec import Launch, Settings
 from sweeper.trial.bench import Bench, Context, Emit
 from sweeper.trial.environment import describe
@@ -49,10 +51,19 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         settings = of_launch(settings, launch.seed, assignment.attempt)
         # On a machine without GPUs a simulation has pretend ones.
         devices = devices or tuple(f"pretend-gpu-{n}" for n in range(settings.engine.gpus))
+    running = runs_already(settings)
+    if running:
+        # What it has leased is not what the server runs on.
+        devices = running_devices(settings)
     clock = clock_for(settings)
     engine = engine_class(settings.engine.kind)(settings, launch.sizes, devices, clock)
     kind = meter_kind(settings, devices)
-    meter = meter_for(kind, settings, devices, clock, engine)
+    meter: Meter
+    if running and not devices:
+        meter = Unattributable("engine.options.url names no devices of this host")
+        kind = meter.source
+    else:
+        meter = meter_for(kind, settings, devices, clock, engine)
     components = components_for(
         kind,
         assignment.place.get("idle_gpus", ()),
@@ -75,6 +86,7 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         context=context,
         emit=emit,
         components=components,
+        occupied=running,
     )
 
 

@@ -40,7 +40,8 @@ class Bench:
     """The parts a launch works with; `devices` are its GPUs, none on a machine without.
 
     `components` are what the node spends beside them, `witness` gathers the evidence that windows
-    are judged by; `clocks` are those of the machine.
+    are judged by; `clocks` are those of the machine. Devices that are `occupied` are in use by the
+    launch's own server, since before it began.
     """
 
     engine: Engine
@@ -51,6 +52,7 @@ class Bench:
     emit: Emit
     components: Components = field(default_factory=Components)
     clocks: Clocks = machine_clocks
+    occupied: bool = False
     witness: Witness = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,10 +6,11 @@ several, where one would be too long). A line holds columns:
     {"index": 0, "requests": {"index": .., "input_tokens": .., "output_tokens": ..},
      "kind": "aafft..", "t": .., "request": .., "tokens": .., "running": .., "detail": {..}}
 
-`kind` has a letter of `LETTERS` for every event. `t` are the differences of the bit patterns of its
-time, read as 64-bit integers: no time is rounded, and those of one step cost a byte. `request` has
-the differences of the requests' numbers, of the events that name one; `tokens` and `running` are of
-the events of kind `tokens`; `detail` says why an event by its place failed.
+`kind` has a letter of `LETTERS` for every event, `CHUNK` for tokens of one request alone. `t` are
+the differences of the bit patterns of its time, read as 64-bit integers: no time is rounded, and
+those of one step cost a byte. `request` has the differences of the requests' numbers, of the events
+that name one; `tokens` and `running` are of the events of tokens of either kind; `detail` says why
+an event by its place failed.
 """
 
 import gzip
@@ -28,6 +29,8 @@ LETTERS: Mapping[EventKind, str] = {
     "finished": "d",
     "failed": "x",
 }
+CHUNK = "c"
+"""Of tokens that name their request."""
 
 
 class EventLog:
@@ -45,12 +48,14 @@ class EventLog:
         """Keep one event."""
         if event.detail:
             self._details[len(self._kinds)] = event.detail
-        self._kinds.append(LETTERS[event.kind])
         self._times_s.append(event.t_s)
         if event.kind == "tokens":
+            self._kinds.append(LETTERS["tokens"] if event.request is None else CHUNK)
             self._tokens.append(event.tokens)
             self._running.append(event.running)
-        elif event.request is not None:
+        else:
+            self._kinds.append(LETTERS[event.kind])
+        if event.request is not None:
             self._requests.append(event.request)
 
     def line(self, index: int, requests: Mapping[int, Request]) -> bytes:

@@ -13,6 +13,8 @@ and a record when its point is complete; the launch goes on when the emitter ret
 the engine works inside a window.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,12 +24,13 @@ from sweeper.errors import Infeasible, MeterError, WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.power import pack_trace
 from sweeper.results.record import Check
-from sweeper.spec import Launch, Point
+from sweeper.spec import Launch, Point, QualitySpec
 from sweeper.trial.agenda import ListAgenda
 from sweeper.trial.bench import Bench
 from sweeper.trial.gate import wait_until_free
 from sweeper.trial.phases import Series, Visits
 from sweeper.trial.recorder import Recorder
+from sweeper.trial.scoring import score
 from sweeper.trial.windows import as_kept
 from sweeper.workloads import workload_class
 
@@ -66,14 +69,19 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         MeterError: the meter cannot be opened, or the devices are not free.
     """
     recorder = Recorder(launch, bench)
+    if launch.quality is not None:
+        score_first(launch.quality, launch, bench, recorder)
     with closing(bench.meter), closing(bench.components), closing(bench.engine):
         bench.phase("gate")
         facts = dict(bench.meter.open())
         recorder.knows(devices=facts, components=dict(bench.components.open()))
         bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
-        recorder.checked(wait_until_free(bench.meter, bench.clock))
-        recorder.idle("bare_idle_w", *idle_power(bench))
+        if bench.occupied:
+            recorder.idle("bare_idle_w", "gpu_not_free: the server runs already", ())
+        else:
+            recorder.checked(wait_until_free(bench.meter, bench.clock))
+            recorder.idle("bare_idle_w", *idle_power(bench))
         try:
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
@@ -87,6 +95,24 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
         if trace := bench.meter.power_trace():
             bench.attach(launch, "power.csv.gz", "power_trace", pack_trace(trace))
         return spent(bench, began_s, opening)
+
+
+def score_first(spec: QualitySpec, launch: Launch, bench: Bench, recorder: Recorder) -> None:
+    """Run the study's scorer before anything is read or loaded; every record keeps what it says."""
+    told_s = -math.inf
+
+    def alive() -> None:
+        nonlocal told_s
+        if (now_s := time.monotonic()) - told_s >= ALIVE_PERIOD_S:
+            told_s = now_s
+            bench.phase("quality")
+
+    found = score(spec, launch.points[0].settings, bench.engine, alive)
+    recorder.scored(found.value, found.facts(spec))
+
+
+ALIVE_PERIOD_S = 20.0
+"""How often a scorer that is at work is told of: far below what silence is allowed."""
 
 
 def spent(bench: Bench, began_s: float, opening: Reading | None) -> Spent:
@@ -111,9 +137,24 @@ def load(bench: Bench, recorder: Recorder) -> None:
     """Start the engine; how long it took and what it resolved to go into every record."""
     bench.phase("load")
     before_s = bench.clock.now()
-    recorder.knows(resolved_engine=dict(bench.engine.load()))
+    resolved = dict(bench.engine.load())
+    recorder.knows(resolved_engine=resolved)
     recorder.loaded(bench.clock.now() - before_s)
+    recorder.checked(settings_followed(resolved))
     bench.witness.loaded()
+
+
+def settings_followed(resolved: Mapping[str, Any]) -> list[Check]:
+    """Whether an engine left alone what was not asked of it; none of an engine that cannot tell.
+
+    It may turn a setting because of another one, so that two sides of a comparison differ in more
+    than the study says. `changed` names such settings, and how the other side is pinned to them.
+    """
+    changed = resolved.get("changed")
+    if changed is None:
+        return []
+    said = "; ".join(f"{name}: {why}" for name, why in sorted(changed.items()))
+    return [Check(name="settings_followed", ok=not changed, detail=said)]
 
 
 def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:

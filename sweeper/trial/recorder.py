@@ -6,7 +6,7 @@ from typing import Any
 from sweeper.errors import WrongSetting
 from sweeper.meters import Reading
 from sweeper.results.components import beside
-from sweeper.results.metrics import drift, record_metrics
+from sweeper.results.metrics import QUALITY_SCORE, drift, record_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Check, Energy, Record, Status, Window, plain
 from sweeper.schema import flat
@@ -28,6 +28,7 @@ class Recorder:
         self._started_at = utc_now()
         self._load_s: float | None = None
         self._idle_w: dict[str, float] = {}
+        self._score: Mapping[str, float] = {}
         self._drift: Mapping[str, float] = {}
         self._checks: list[Check] = []
         self.environment: dict[str, Any] = dict(bench.context.environment)
@@ -57,6 +58,13 @@ class Recorder:
             self._checks.append(Check(name=name, ok=False, detail=power_w))
         else:
             self._idle_w[name] = power_w
+
+    def scored(self, score: float | None, facts: Mapping[str, Any]) -> None:
+        """Keep what the scorer said of this configuration."""
+        self.knows(quality=dict(facts))
+        self._score = {} if score is None else {QUALITY_SCORE: score}
+        if score is None:
+            self.checked([Check(name="quality", ok=False, detail=str(facts["reason"]))])
 
     def take(self, point: Point, taken: Taken) -> None:
         """Keep a window, and emit it; its events go with the record."""
@@ -129,7 +137,13 @@ class Recorder:
             ended_at=utc_now(),
             load_s=self._load_s,
             windows=windows,
-            metrics={**metrics, **self._idle_w, **bench.engine.counts(), **(drifts or {})}
+            metrics={
+                **metrics,
+                **self._idle_w,
+                **bench.engine.counts(),
+                **(drifts or {}),
+                **self._score,
+            }
             if windows
             else {},
             undersampled=undersampled,

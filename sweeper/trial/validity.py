@@ -54,17 +54,20 @@ class Work:
     `asked_tokens` are those of all requests that finished, from the first submission of the
     window's stream on, `generated_tokens` all that were generated since. `balance` is the window's
     ratio of tokens in to tokens out, `None` without a token out, and the workload's; it is `None`
-    where all of the work lies inside.
+    where all of the work lies inside. `good` are the requests that finished inside and met all
+    limits of `measure.goodput`; `None` where there are none, or what they limit is not known.
     """
 
     failed: int
     asked_tokens: int
     generated_tokens: int
     balance: tuple[float | None, float] | None = None
+    good: int | None = None
 
     def plain(self) -> dict[str, Any]:
         """As a window's evidence keeps it."""
-        return asdict(self)
+        kept = asdict(self)
+        return kept if self.good is not None else {k: v for k, v in kept.items() if k != "good"}
 
 
 def energy_j(opening: Reading, closing: Reading) -> float:

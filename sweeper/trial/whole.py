@@ -70,6 +70,7 @@ class WholeWindows:
             min_window_s=self._bench.meter.min_window_s,
             gpus=len(self._bench.devices),
             streams=self._bench.engine.streams,
+            goodput=settings.measure.goodput,
         )
         return Taken(window=made, events=timeline.log.line(index, requests))
 

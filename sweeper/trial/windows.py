@@ -4,7 +4,7 @@ Pure: the protocol says where the edges are, this says what lies between them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sweeper.engines import Request
 from sweeper.meters import Reading
@@ -12,7 +12,7 @@ from sweeper.results.metrics import window_metrics
 from sweeper.results.reasons import ordered
 from sweeper.results.record import Window
 from sweeper.trial.evidence import Evidence
-from sweeper.trial.latency import Timeline, samples
+from sweeper.trial.latency import Timeline, good_requests, samples
 from sweeper.trial.validity import (
     Work,
     balance,
@@ -66,8 +66,12 @@ def window(
     min_window_s: float,
     gpus: int,
     streams: bool,
+    goodput: Mapping[str, float] | None = None,
 ) -> Window:
-    """The window between `edges`: its tokens, samples, energy and metrics."""
+    """The window between `edges`: its tokens, samples, energy and metrics.
+
+    `goodput` are the limits that a request must meet to be a good one.
+    """
     start_s, end_s = edges.started_s, edges.ended_s
     if convention == "whole":
         # Edges of whole batches belong to the window on both sides.
@@ -75,18 +79,14 @@ def window(
     done = _within(timeline, start_s, end_s)
     input_tokens, output_tokens = _tokens(timeline, requests, start_s, end_s)
     ratio = balance(input_tokens, output_tokens, requests) if convention == "steady" else None
-    work = _work(timeline, requests, ratio)
+    lengths = {number: request.output_tokens for number, request in requests.items()}
+    good = good_requests(timeline, lengths, goodput, start_s, end_s, streams=streams)
+    work = replace(_work(timeline, requests, ratio), good=good)
     reasons = ordered([*_energy_reasons(edges, min_window_s), *work_reasons(work)])
     energy = None
     if edges.opening is not None and edges.closing is not None and not reasons:
         energy = energy_j(edges.opening, edges.closing)
-    kept = samples(
-        timeline,
-        {number: request.output_tokens for number, request in requests.items()},
-        start_s,
-        end_s,
-        streams=streams,
-    ).plain()
+    kept = samples(timeline, lengths, start_s, end_s, streams=streams).plain()
     readings = [as_kept(each) for each in (edges.opening, edges.closing) if each is not None]
     return Window(
         index=index,
@@ -111,6 +111,7 @@ def window(
             gpus=gpus,
             metered_s=edges.metered_s,
             readings=readings,
+            good=good,
         ),
         evidence={**edges.evidence.plain(), "work": work.plain()},
     )

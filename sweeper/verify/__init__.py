@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from sweeper.verify import answers, ids, records
+from sweeper.verify import answers, claims, ids, records
 from sweeper.verify.budget import Budget, budget
 from sweeper.verify.figures import Seen
 from sweeper.verify.leases import check as check_leases
@@ -24,8 +24,9 @@ from sweeper.verify.pooling import Pooled, pooled
 from sweeper.verify.sources import Line, Sources, name_of, read, verdicts
 from sweeper.verify.tally import Tally
 
-Stated = Callable[[], Sequence[Mapping[str, Any]]]
-"""What sweeper answers of a study, as `answers.stated` puts it; asked for when it is needed."""
+Stated = Callable[[], Mapping[str, Sequence[Mapping[str, Any]]]]
+"""The `answers` and judged `claims` of a study, as `answers.stated` puts them; asked for when they
+are needed."""
 
 
 Launch = tuple[Any, ...]
@@ -72,7 +73,9 @@ def verify(folder: Path, stated: Stated) -> Report:
         with tally.looking("answers"):
             asked = ids.asked_for(texts[-1])
             results = pooled(record for record in accepted if record["id"] in asked)
-            answers.check(results, stated(), texts[-1], tally)
+            said = stated()
+            answers.check(results, said["answers"], texts[-1], tally)
+            claims.check(results, said["claims"], texts[-1], tally)
     budgets = []
     for result in results:
         with tally.looking(f"budget of {result.id}"):

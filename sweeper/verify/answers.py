@@ -18,7 +18,7 @@ from sweeper.verify.tally import Tally
 
 LOSSLESS = frozenset({None, "draft", "ngram"})
 """Speculation that keeps the model's distribution; a stated acceptance does not."""
-MORE_IS_BETTER = ("_per_s", "_rps")
+MORE_IS_BETTER = ("_per_s", "_rps", "quality_score")
 
 
 def check(
@@ -98,6 +98,9 @@ def _unchecked(result: Pooled, study: Mapping[str, Any]) -> bool:
     """Whether its settings may change what the model says, and nobody allowed that."""
     if study["quality"] == "unchecked_ok":
         return False
+    if study["quality"] is not None:
+        score = result.metrics.get("quality_score")
+        return score is None or bool(score < study["quality"]["min"])
     config = result.first["config"]
     decoding = any(key.startswith("workload.decoding") for key in result.first["chosen"])
     return bool(

@@ -23,7 +23,7 @@ ENERGY = (
     "power_mean_w",
 )
 IDLE = ("bare_idle_w", "context_idle_w")
-RATES = ("output_tokens_per_s", "requests_per_s", "duration_s", "gpu_seconds")
+RATES = ("output_tokens_per_s", "requests_per_s", "goodput_rps", "duration_s", "gpu_seconds")
 MEANS = frozenset(f"{kind}_mean_s" for kind in KINDS)
 PHASES = (
     "energy_prefill_per_request_j",
@@ -43,7 +43,8 @@ FOLLOWING = frozenset({*ENERGY, *RATES, *MEANS, *TAILS, *IDLE, *PHASES, *DRIFTS,
 class Seen:
     """One window as it was made again.
 
-    `joules` is `None` where it has no energy; `between_s` are the seconds between its readings.
+    `joules` is `None` where it has no energy; `between_s` are the seconds between its readings;
+    `good` are the requests that met all limits, where there are such.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Seen:
     output_tokens: int
     samples: Mapping[str, Sequence[Any]]
     readings: Sequence[Mapping[str, Any]] = ()
+    good: int | None = None
 
 
 def of_windows(windows: Sequence[Seen], gpus: int) -> dict[str, float]:
@@ -78,6 +80,9 @@ def of_windows(windows: Sequence[Seen], gpus: int) -> dict[str, float]:
     if lasted_s > 0:
         found["output_tokens_per_s"] = sum(each.output_tokens for each in windows) / lasted_s
         found["requests_per_s"] = sum(each.requests for each in windows) / lasted_s
+        good = [each.good for each in windows if each.good is not None]
+        if len(good) == len(windows):
+            found["goodput_rps"] = sum(good) / lasted_s
         found["duration_s"] = lasted_s / len(windows)
         if gpus:
             found["gpu_seconds"] = gpus * lasted_s / len(windows)

@@ -56,6 +56,8 @@ def of_point(settings: Mapping[str, Any], accelerator: str | None) -> str:
     """The id of a point with these sections."""
     told = {name: settings[name] for name in SECTIONS}
     told["measure"] = {k: v for k, v in told["measure"].items() if k not in NOT_OF_A_POINT}
+    if told["measure"].get("goodput") is None:
+        told["measure"].pop("goodput", None)
     return _hash({**told, "accelerator": accelerator})
 
 

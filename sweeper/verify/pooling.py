@@ -7,7 +7,7 @@ pooled. An `energy_invalid` record gives its performance alone.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.verify import beside
@@ -17,6 +17,7 @@ from sweeper.verify.student import interval
 
 STAGES = ("final", "full", "screen")
 LOW, HIGH = "_ci95_low", "_ci95_high"
+SCORE = "quality_score"
 NEEDS_METER = frozenset({*ENERGY, *IDLE, *PHASES, *beside.METRICS, "energy_drift_ratio"})
 
 
@@ -58,7 +59,8 @@ class Pooled:
 def pooled(accepted: Iterable[Line]) -> list[Pooled]:
     """Every result of these verdicts."""
     points: dict[str, list[Line]] = {}
-    for record in accepted:
+    everything = list(accepted)
+    for record in everything:
         if record["status"] in {"ok", "energy_invalid"}:
             points.setdefault(record["id"], []).append(record)
     found = []
@@ -67,7 +69,21 @@ def pooled(accepted: Iterable[Line]) -> list[Pooled]:
         stage = min((record["stage"] for record in good), key=STAGES.index)
         chosen = [record for record in records if record["stage"] == stage]
         found += [_pool(group) for group in _by_meter(chosen)]
-    return found
+    return [_scored(each, everything) for each in found]
+
+
+def _scored(result: Pooled, verdicts: Sequence[Line]) -> Pooled:
+    """With the mean score of its configuration's records, which is of any of its launches."""
+    mine = result.first["configuration"]
+    scores = [
+        record["metrics"][SCORE]
+        for record in verdicts
+        if record["configuration"] == mine and SCORE in record["metrics"]
+    ]
+    metrics = {k: v for k, v in result.metrics.items() if not k.startswith(SCORE)}
+    if scores:
+        metrics[SCORE] = math.fsum(scores) / len(scores)
+    return replace(result, metrics=metrics)
 
 
 def comparable(results: Iterable[Pooled]) -> dict[str, list[Pooled]]:

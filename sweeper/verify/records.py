@@ -99,7 +99,10 @@ def _lease(record: Line, sources: Sources, where: str, tally: Tally) -> None:
         return
     if not held:
         tally.differ(where, f"no lease {record['trial_id']} began before it")
-    for devices in held:
+    # A server that ran before the lease runs on the GPUs that the study names.
+    options = record["config"]["engine.options"]
+    running = record["config"]["engine.kind"] == "endpoint" and "url" in options
+    for devices in [options.get("devices", [])] if running and held else held:
         told = [gpu["uuid"] for gpu in record["environment"]["devices"].get("gpus", ())]
         # A meter of something else than GPUs names none.
         if devices and told and record["windows"]:

@@ -67,7 +67,7 @@ def check(
         changes = {
             (one.id, other.id): change
             for one, other in made
-            if (change := between(_side(one, metric), _side(other, metric))) is not None
+            if (change := between(side(one, metric), side(other, metric))) is not None
         }
         adjusted = _adjusted(changes)
         for pair, change in changes.items():
@@ -117,8 +117,8 @@ def _welch(one: Sequence[float], other: Sequence[float]) -> tuple[float | None, 
     return math.sqrt(variance), max(1, math.floor(freedom * (1 + 1e-9)))
 
 
-def _side(result: Pooled, metric: str) -> Side:
-    """Empty where a value has no logarithm."""
+def side(result: Pooled, metric: str) -> Side:
+    """The logarithms of a result's metric; empty where a value has none."""
     found: dict[tuple[str, int], list[float]] = {}
     for record in result.records:
         value = known(record).get(metric)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-ADMITTED, FIRST, TOKENS, DONE, FAILED = "aftdx"
+ADMITTED, FIRST, TOKENS, DONE, FAILED, CHUNK = "aftdxc"
 Weighted = tuple[float, int]
 
 
@@ -60,8 +60,8 @@ def _stream(columns: Mapping[str, Any]) -> Stream:
     steps = zip(columns["tokens"], columns["running"], strict=True)
     events = []
     for kind, t_s in zip(kinds, times, strict=True):
-        if kind == TOKENS:
-            events.append((kind, t_s, -1, *next(steps)))
+        if kind in (TOKENS, CHUNK):
+            events.append((kind, t_s, next(named) if kind == CHUNK else -1, *next(steps)))
         else:
             events.append((kind, t_s, next(named), 0, 0))
     if next(named, None) is not None or next(steps, None) is not None:
@@ -76,7 +76,7 @@ def work(stream: Stream, after_s: float, until_s: float) -> Work:
     """What happened in (after_s, until_s]; `after_s` is minus infinity for whole work."""
     when: dict[str, dict[int, float]] = {kind: {} for kind in (ADMITTED, FIRST, DONE, FAILED)}
     for kind, t_s, request, _, _ in stream.events:
-        if kind != TOKENS:
+        if kind not in (TOKENS, CHUNK):
             when[kind][request] = t_s
     started = {r for r, t_s in when[FIRST].items() if after_s < t_s <= until_s}
     ended = [r for r in when[ADMITTED] if after_s < when[DONE].get(r, after_s) <= until_s]
@@ -91,7 +91,7 @@ def work(stream: Stream, after_s: float, until_s: float) -> Work:
             if further > 0:
                 tpot.append((done_s - first_s) / further)
     decoded = sum(
-        n for k, t_s, _, n, _ in stream.events if k == TOKENS and after_s < t_s <= until_s
+        n for k, t_s, _, n, _ in stream.events if k in (TOKENS, CHUNK) and after_s < t_s <= until_s
     )
     gaps = sorted(_gaps(stream, after_s, until_s).items())
     times = {"ttft_s": ttft, "tpot_s": tpot, "latency_s": latency}
@@ -111,19 +111,42 @@ def work(stream: Stream, after_s: float, until_s: float) -> Work:
     )
 
 
+def good(stream: Stream, limits: Mapping[str, float], after_s: float, until_s: float) -> int:
+    """Requests that ended in (after_s, until_s] with no time above its limit.
+
+    A single token has no time per further token, which then exceeds nothing.
+    """
+    at = {(kind, request): t_s for kind, t_s, request, _, _ in stream.events if request >= 0}
+    count = 0
+    for (kind, request), done_s in at.items():
+        if kind != DONE or not after_s < done_s <= until_s:
+            continue
+        sent_s, first_s = at[ADMITTED, request], at.get((FIRST, request))
+        times = {"latency_s": done_s - sent_s}
+        if first_s is not None:
+            further = stream.lengths[request][1] - 1
+            times["ttft_s"] = first_s - sent_s
+            times["tpot_s"] = (done_s - first_s) / further if further > 0 else 0.0
+        count += all(times.get(name, float("inf")) <= most for name, most in limits.items())
+    return count
+
+
 def _gaps(stream: Stream, after_s: float, until_s: float) -> Counter[float]:
     """Token gaps to 10 µs and how many tokens waited for each.
 
     A step is waited for since the last step, or since the first token of a request that found
-    nobody running; of its tokens one a request was waited for, and the others came with it.
+    nobody running; of its tokens one a request was waited for, and the others came with it. A chunk
+    is waited for since the last token of its own request.
     """
     found: Counter[float] = Counter()
     decoding: set[int] = set()
     last_s: float | None = None
+    own_s: dict[int, float] = {}
     for kind, t_s, request, tokens, running in stream.events:
         if kind == FIRST:
             last_s = last_s if decoding else t_s
             decoding.add(request)
+            own_s[request] = t_s
         elif kind in (DONE, FAILED):
             decoding.discard(request)
         elif kind == TOKENS:
@@ -132,6 +155,12 @@ def _gaps(stream: Stream, after_s: float, until_s: float) -> Counter[float]:
                 found[round(t_s - last_s, 5)] += waited
                 found[0.0] += tokens - waited
             last_s = t_s
+        elif kind == CHUNK:
+            if request in own_s and after_s < t_s <= until_s:
+                waited = min(tokens, running)
+                found[round(t_s - own_s[request], 5)] += waited
+                found[0.0] += tokens - waited
+            own_s[request] = t_s
     return +found
 
 

@@ -15,6 +15,7 @@ def check(window: Line, seen: stream.Stream | None, record: Line, where: str, ta
     """What the window must say, by its readings and its events (those kept, `None`: not)."""
     _edges(window, where, tally)
     done = _work(window, seen, record, where, tally)
+    good = _good(window, seen, record, where, tally)
     sound = _judged(window, done, where, tally)
     joules = joules_of(*window["readings"]) if sound else None
     if window["energy_j"] is None and not window["reasons"]:
@@ -35,6 +36,7 @@ def check(window: Line, seen: stream.Stream | None, record: Line, where: str, ta
         output_tokens=done.output_tokens,
         samples=done.samples,
         readings=window["readings"],
+        good=good,
     )
     metrics = of_windows([made], record["gpus"])
     tally.numbers("metrics of windows", where, window["metrics"], metrics)
@@ -101,6 +103,26 @@ def _work(
         tally.equal(kind, where, "balance of its evidence", said["balance"], None)
     _samples(window["samples"], done.samples, where, tally)
     return done
+
+
+def _good(
+    window: Line, seen: stream.Stream | None, record: Line, where: str, tally: Tally
+) -> int | None:
+    """The requests within all limits; without streams of tokens only their latency is known."""
+    said: int | None = window["evidence"]["work"].get("good")
+    limits = record["config"].get("measure.goodput")
+    known = limits is not None and ("ttft_s" in window["samples"] or {*limits} == {"latency_s"})
+    if said is None and (limits is None or not window["requests"] or not known):
+        return None
+    if limits is None:
+        tally.differ(where, f"{said} good requests, and no limits that they are within")
+        return None
+    if seen is None:
+        return said
+    after_s = -inf if window["convention"] == "whole" else window["started_s"]
+    found = stream.good(seen, limits, after_s, window["ended_s"])
+    tally.equal("counts of requests and tokens", where, "good requests", said, found)
+    return found
 
 
 def _workloads_ratio(seen: stream.Stream, config: Line) -> float:
