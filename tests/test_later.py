@@ -32,8 +32,9 @@ def study(tmp_path):
         ("engine: {attention: flash}", "engine.attention"),
         ("engine: {pipeline_parallel: 2}", "engine.pipeline_parallel"),
         ("axes: {engine.data_parallel: [1, 2]}", "engine.data_parallel: 2"),
-        ("gpu: {power_limit_w: 300}", "gpu.power_limit_w"),
         ("gpu: {clock_mhz: 900}", "gpu.clock_mhz"),
+        ("gpu: {power_limit_w: 300}\nmeter: codecarbon", "gpu.power_limit_w: 300"),
+        ("engine: {kind: vllm}\ngpu: {clock_mhz: 900}\nmeter: amd", "gpu.clock_mhz: 900"),
         ("workload: {kind: tasks, task: x}", "workload.kind: tasks"),
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
@@ -108,6 +109,13 @@ def test_engines_speculate_each_in_its_ways(study):
     ]
     excluded = "exclude: [{engine.kind: simulated, engine.speculative: {kind: ngram, tokens: 4}}]"
     assert unavailable(study(both + excluded)) == []
+
+
+def test_gpus_are_set_where_nvml_may_measure_them(study):
+    axis = "axes: {gpu.power_limit_w: [null, 300, 500]}\n"
+    assert unavailable(study(axis)) == []
+    assert unavailable(study("engine: {kind: vllm}\ngpu: {clock_mhz: 900}\n" + axis)) == []
+    assert unavailable(study("gpu: {clock_mhz: 900}\nmeter: nvml\n" + axis)) == []
 
 
 def test_a_scheduler_takes_budgets_and_whole_prompts(study):

@@ -33,7 +33,7 @@ PATIENCE_S = 60.0
 """How long another launch's guardian may take to let go of a GPU."""
 SETTLE_S = 2.0
 """How long a board may take to run at a clock that it is locked to."""
-RETRIES, RETRY_S = 20, 0.5
+RETRIES, RETRY_S = 10, 0.3
 POWER, CLOCK = "power_limit_w", "clock_mhz"
 
 
@@ -48,20 +48,25 @@ class Held:
         """
         self.uuid = uuid
         self.handle = nvml.handle_of(uuid)
-        self._file = os.open(_folder() / uuid, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self._path = _folder() / uuid
         deadline_s = time.monotonic() + patience_s
-        while not self._locked():
+        while (file := self._locked()) is None:
             if time.monotonic() >= deadline_s:
-                os.close(self._file)
                 raise MeterError("gpu_not_free", f"{uuid}: another launch has set it, and keeps it")
             time.sleep(0.05)
+        self._file = file
 
-    def _locked(self) -> bool:
+    def _locked(self) -> int | None:
+        """The note, which nobody else has; `None` where somebody does, or took it away just now."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), self._path.stat()):
+                return file
         except OSError:
-            return False
-        return True
+            pass
+        os.close(file)
+        return None
 
     @property
     def noted(self) -> dict[str, Any]:
@@ -70,8 +75,8 @@ class Held:
         try:
             found: dict[str, Any] = json.loads(text) if text else {}
         except ValueError as error:
-            path = _folder() / self.uuid
-            raise MeterError("reading_failed", f"{path} is damaged: {text!r}: remove it") from error
+            said = f"{self._path} is damaged: {text!r}: remove it"
+            raise MeterError("reading_failed", said) from error
         return found
 
     def set(self, asked: GpuSpec) -> dict[str, Any]:
@@ -83,17 +88,28 @@ class Held:
         found: dict[str, Any] = {}
         if asked.power_limit_w is not None:
             found[POWER] = nvml.power_limit_w(self.handle)
+            self._note(found)
+            try:
+                nvml.set_power_limit(self.handle, asked.power_limit_w)
+            except MeterError as error:
+                said = str(error).removeprefix(f"{error.code}: ")
+                stays = f"{said}; {self.uuid} stays at {found[POWER]:g} W"
+                raise MeterError(error.code, stays) from error
         if asked.clock_mhz is not None:
-            # NVML tells no lock that there may have been: what is restored is none.
+            # NVML tells of no lock that there may have been: what is set back is none.
+            self._note({**found, CLOCK: None})
+            try:
+                nvml.lock_clocks(self.handle, asked.clock_mhz)
+            except MeterError:
+                self._note(found)
+                raise
             found[CLOCK] = None
-        text = json.dumps(found).encode()
+        return found
+
+    def _note(self, found: Mapping[str, Any]) -> None:
+        text = json.dumps(found).encode() if found else b""
         os.pwrite(self._file, text, 0)
         os.ftruncate(self._file, len(text))
-        if asked.power_limit_w is not None:
-            nvml.set_power_limit(self.handle, asked.power_limit_w)
-        if asked.clock_mhz is not None:
-            nvml.lock_clocks(self.handle, asked.clock_mhz)
-        return found
 
     def restore(self) -> None:
         """Set back what is noted, if anything is; may be repeated.
@@ -102,7 +118,7 @@ class Held:
             MeterError: NVML refuses, or the board does not take it.
         """
         noted = self.noted
-        if POWER in noted:
+        if POWER in noted and abs(nvml.power_limit_w(self.handle) - noted[POWER]) > SAME_W:
             nvml.set_power_limit(self.handle, noted[POWER])
             limit_w = nvml.power_limit_w(self.handle)
             if abs(limit_w - noted[POWER]) > SAME_W:
@@ -147,14 +163,19 @@ class Held:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Let others set the GPU."""
+        """Let others set the GPU; a note of what is not restored stays."""
+        if os.fstat(self._file).st_size == 0:
+            self._path.unlink(missing_ok=True)
         os.close(self._file)
 
 
 def keep(
     devices: list[str], asked: GpuSpec, say: Callable[[Mapping[str, Any]], None], end: Any
-) -> None:
-    """Set the devices, say what came of it, and restore them when `end` returns."""
+) -> list[str]:
+    """Set the devices, say what came of it, and set them back when `end` returns; why some are not.
+
+    When this returns, others may set them.
+    """
     with ExitStack() as opened:
         held: list[Held] = []
         try:
@@ -167,19 +188,15 @@ def keep(
                 each.restore()
             found = {each.uuid: each.set(asked) for each in held}
             force = {each.uuid: each.in_force(asked) for each in held}
+            say({"found": found, "in_force": force, **({"left_behind": left} if left else {})})
+            end()
         except SweeperError as error:
-            failed = restore(held)
             code = error.code if isinstance(error, MeterError) else None
             wrong = isinstance(error, WrongSetting) or code in _REFUSED
             say({"wrong" if wrong else "failed": str(error), "code": code})
-            say({"not_restored": failed})
-            return
-        try:
-            say({"found": found, "in_force": force, **({"left_behind": left} if left else {})})
-            end()
         finally:
             failed = restore(held)
-        say({"not_restored": failed})
+    return failed
 
 
 _REFUSED = frozenset({"no_permission", "not_supported", "nvml_error"})
@@ -239,7 +256,9 @@ def main() -> int:
             # Nobody listens any more: there is still something to restore.
             return
 
-    keep(request["devices"], GpuSpec(**request["asked"]), say, sys.stdin.buffer.read)
+    asked = GpuSpec(**request["asked"])
+    failed = keep(request["devices"], asked, say, sys.stdin.buffer.read)
+    say({"not_restored": failed})
     return 0
 
 

@@ -27,7 +27,7 @@ int nvmlDeviceSetPowerManagementLimit(Handle handle, unsigned milliwatts) {
         return NOT_SUPPORTED;
     if (watts < gpu->least_limit_w || watts > gpu->most_limit_w)
         return INVALID_ARGUMENT;
-    gpu->board->limit_w = watts > gpu->clamp_w ? gpu->clamp_w : watts;
+    gpu->board->limit_w = watts < gpu->clamp_w ? gpu->clamp_w : watts;
     gpu->board->writes += 1.0;
     return OK;
 }

@@ -70,7 +70,7 @@ class Gpu:
     `power_w` are knots of time and watts, held constant from each to the next, or joined by lines
     where `linear`; `sine` (watts, hertz, radians) comes on top. The counter shows the energy up to
     its last tick, times `counter_gain`; ticks are `counter_period_s` apart, one of them at
-    `counter_phase_s`. A power limit above `power_clamp_w` is taken and cut to it without a word.
+    `counter_phase_s`. A power limit below `power_clamp_w` is taken and raised to it without a word.
     """
 
     uuid: str
@@ -90,7 +90,7 @@ class Gpu:
     power_limit_w: float = 700.0
     default_power_limit_w: float = 700.0
     power_limits_w: tuple[float, float] = (200.0, 700.0)
-    power_clamp_w: float = math.inf
+    power_clamp_w: float = 0.0
     lockable_mhz: tuple[int, int, int] = (345, 1980, 15)
     ignores_lock: bool = False
     clocks_mhz: tuple[int, int] = (1980, 3201)
