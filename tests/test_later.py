@@ -114,7 +114,8 @@ def test_engines_speculate_each_in_its_ways(study):
 def test_gpus_are_set_where_nvml_may_measure_them(study):
     axis = "axes: {gpu.power_limit_w: [null, 300, 500]}\n"
     assert unavailable(study(axis)) == []
-    assert unavailable(study("engine: {kind: vllm}\ngpu: {clock_mhz: 900}\n" + axis)) == []
+    engines = "axes: {engine.kind: [vllm], gpu.clock_mhz: [900, null]}"
+    assert unavailable(study(engines)) == []
     assert unavailable(study("gpu: {clock_mhz: 900}\nmeter: nvml\n" + axis)) == []
 
 
