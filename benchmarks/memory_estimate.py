@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from sweeper.clocks import RealClock
 from sweeper.engines import Request, engine_class
 from sweeper.gpu_data import gpu
 from sweeper.roofline import memory
 from sweeper.shapes import shape_of_model
 from sweeper.spec import EngineKind, EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
+from sweeper.trial.guardian import Guardian, members, processes
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES: Sequence[EngineKind] = ("transformers", "vllm")
@@ -95,22 +94,16 @@ def taken_bytes(kind: EngineKind, shape: str) -> float:
         RuntimeError: the run failed.
     """
     command = [sys.executable, "-m", "benchmarks.memory_estimate", "--one", kind, shape]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    peaks: dict[tuple[int, float], int] = {}
-    deadline_s = time.monotonic() + LIMIT_S
-    while child.poll() is None:
-        if time.monotonic() > deadline_s:
-            child.kill()
-        try:
-            family = [one := psutil.Process(child.pid), *one.children(recursive=True)]
-        except psutil.Error:
-            break
-        for process in family:
-            if (peak := _peak_bytes(process.pid)) is not None:
-                peaks[process.pid, process.create_time()] = peak
-        time.sleep(PERIOD_S)
-    if child.wait() != 0:
+    peaks: dict[tuple[int, int], int] = {}
+    with Guardian(lease_s=LIMIT_S) as guardian:
+        environment = guardian.environment({**os.environ, "PYTHONPATH": str(ROOT)})
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+        while child.poll() is None:
+            for process in members(processes(), guardian.token):
+                if (peak := _peak_bytes(process.pid)) is not None:
+                    peaks[process.pid, process.started] = peak
+            time.sleep(PERIOD_S)
+    if child.returncode != 0:
         raise RuntimeError(f"{kind} with {shape} ended with status {child.returncode}")
     return float(sum(peaks.values()))
 
