@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from sweeper.answers.best import answers
+from sweeper.answers.table import table
 from sweeper.errors import WrongSetting
+from sweeper.results.contents import FILE, read
 from sweeper.results.record import Record
-from sweeper.spec import GpuSpec, Launch
+from sweeper.spec import Axis, GpuSpec, Launch, ModelSpec
 from sweeper.trial.bench import Bench, Context
 from sweeper.trial.gpu_settings import GpuSettings
 from sweeper.trial.protocol import run_launch
@@ -20,6 +23,7 @@ from sweeper.verify.tally import Tally
 from tests.fakes import FakeEngine
 from tests.nvml_standin import Board, Gpu, boards_of
 from tests.studies import one_launch, simulated
+from tests.verified import Kept, assert_verified
 
 pytestmark = [pytest.mark.nvml, pytest.mark.process]
 pytest_plugins = ("tests.nvml_standin.fixtures",)
@@ -110,3 +114,24 @@ def test_a_limit_that_somebody_changes_meanwhile_is_found() -> None:
         with pytest.raises(WrongSetting, match=f"{value:g}"):
             settings.check({**glances, "after": after})
         GpuSettings().check({**glances, "after": after})
+
+
+def test_a_study_of_power_limits_is_answered_and_verified(tmp_path: Path) -> None:
+    plain = simulated(batch_sizes=(8, 256))
+    limits = Axis(
+        label="gpu.power_limit_w", choices=tuple({"gpu.power_limit_w": w} for w in (None, 300.0))
+    )
+    settings = replace(plain.settings, model=ModelSpec(shape="llama-3.1-8b", weights="dummy"))
+    study = replace(plain, settings=settings, axes=(*plain.axes, limits))
+    folder = Kept(study, tmp_path).measure()
+    assert_verified(folder)
+    records = read(folder / FILE).standing()
+    assert {record.config["gpu.power_limit_w"] for record in records} == {None, 300.0}
+    found = answers(records, study)
+    shown = table(study, records, found)
+    assert "power_limit_w" in shown
+    at = {(r.chosen["workload.batch_size"], r.config["gpu.power_limit_w"]): r for r in records}
+    for size in (8, 256):
+        limited, free = at[size, 300.0].metrics, at[size, None].metrics
+        assert limited["power_mean_w"] < 300.0 * 1.05 < free["power_mean_w"]
+        assert limited["latency_mean_s"] >= free["latency_mean_s"] * 0.9
