@@ -37,8 +37,9 @@ def study(tmp_path):
         ("engine: {attention: flash}", "engine.attention"),
         ("engine: {pipeline_parallel: 2}", "engine.pipeline_parallel"),
         ("axes: {engine.data_parallel: [1, 2]}", "engine.data_parallel: 2"),
-        ("gpu: {power_limit_w: 300}", "gpu.power_limit_w"),
         ("gpu: {clock_mhz: 900}", "gpu.clock_mhz"),
+        ("gpu: {power_limit_w: 300}\nmeter: codecarbon", "gpu.power_limit_w: 300"),
+        ("engine: {kind: vllm}\ngpu: {clock_mhz: 900}\nmeter: amd", "gpu.clock_mhz: 900"),
         ("workload: {kind: tasks, task: x}", "workload.kind: tasks"),
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
@@ -127,6 +128,14 @@ def test_vllm_takes_its_levers_and_so_does_what_simulates_it(study):
     assert unavailable(study("axes:\n    engine.kind: [vllm]" + levers)) == []
     assert unavailable(study("axes:\n    engine.simulates: [vllm]" + levers)) == []
     assert len(unavailable(study("axes:" + levers))) > 5
+
+
+def test_gpus_are_set_where_nvml_may_measure_them(study):
+    axis = "axes: {gpu.power_limit_w: [null, 300, 500]}\n"
+    assert unavailable(study(axis)) == []
+    engines = "axes: {engine.kind: [vllm], gpu.clock_mhz: [900, null]}"
+    assert unavailable(study(engines)) == []
+    assert unavailable(study("gpu: {clock_mhz: 900}\nmeter: nvml\n" + axis)) == []
 
 
 def test_a_scheduler_takes_budgets_and_whole_prompts(study):

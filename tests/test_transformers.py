@@ -189,6 +189,8 @@ def test_memory_that_is_refused_is_infeasible_and_free_again() -> None:
     assert held[0]() is None
     with pytest.raises(EngineError, match="ZeroDivisionError"):
         within_memory(lambda: 1 // 0)
+    with pytest.raises(Infeasible, match=r"no kernel: .* not implemented for 'Bool'"):
+        within_memory(lambda: torch.ones(2, 2).bool() @ torch.ones(2, 2).bool())
 
 
 def test_a_local_folder_is_served_with_its_own_weights(

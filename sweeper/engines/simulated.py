@@ -10,13 +10,19 @@ import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
 from sweeper.engines.simulated_failures import fail_on_request
-from sweeper.engines.simulated_options import SimulatedOptions, read_options, stood_for
+from sweeper.engines.simulated_options import (
+    UNTIMED_METERS,
+    SimulatedOptions,
+    read_options,
+    stood_for,
+)
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
 from sweeper.errors import EngineError, Infeasible, StudyError
@@ -41,8 +47,6 @@ UNKNOWN_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "engine.quantization": (None,),
     "engine.attention": (None,),
     "engine.prefix_caching": (False,),
-    "gpu.power_limit_w": (None,),
-    "gpu.clock_mhz": (None,),
 }
 """Settings the arithmetic knows nothing of, with the values that ask nothing of it."""
 
@@ -125,9 +129,10 @@ class SimulatedEngine:
         self._refuse(shape, gpu_type)
         self._random = random.Random(f"{options.seed}/{shape.name}/{engine!r}")
         modelled = stood_for(self._settings).engine
-        physics = Physics(modelled, shape, gpu_type)
-        drafting = draft_shape(self._settings)
-        draft = Physics(modelled, drafting, gpu_type, scheduled=False) if drafting else None
+        limit_w = self._settings.gpu.power_limit_w
+        of = partial(Physics, modelled, gpu=gpu_type, limit_w=limit_w)
+        physics, drafting = of(shape), draft_shape(self._settings)
+        draft = of(drafting, scheduled=False) if drafting else None
         loaded = _Loaded(
             options=options,
             shape=shape,
@@ -316,7 +321,8 @@ class SimulatedEngine:
             gpu_type = self._gpu_type(options)
             shape = shape_of_model(self._settings.model)
             idle_w = Physics(self._settings.engine, shape, gpu_type).idle_w
-            self._boards = Boards(self.devices, self._clock, idle_w, gpu_type.tdp_w)
+            cap_w = min(self._settings.gpu.power_limit_w or gpu_type.tdp_w, gpu_type.tdp_w)
+            self._boards = Boards(self.devices, self._clock, idle_w, gpu_type.tdp_w, cap_w)
         return self._boards
 
     def _gpu_type(self, options: SimulatedOptions) -> Gpu:
@@ -331,6 +337,8 @@ class SimulatedEngine:
             value = getattr(getattr(settings, part), name)
             if value not in neutral:
                 raise Infeasible(f"{key}: the simulated engine knows nothing of {value!r}")
+        if settings.gpu.clock_mhz is not None and settings.meter in UNTIMED_METERS:
+            raise Infeasible("gpu.clock_mhz: the simulated engine knows nothing of clocks")
         if isinstance(speculation(settings.engine), Ngram):
             raise Infeasible(
                 "engine.speculative: what ngram finds in a text the simulated engine cannot know"
@@ -360,6 +368,7 @@ class SimulatedEngine:
             "compile": engine.compile,
             "max_batched_tokens": batched_tokens(engine, self._sizes),
             "chunked_prefill": engine.chunked_prefill is not False,
+            "power_limit_w": self._settings.gpu.power_limit_w,
             "speculative": engine.speculative and dict(engine.speculative),
             "draft": draft and (draft.shape or draft.id),
             "max_model_len": self._sizes.max_model_len,

@@ -11,6 +11,7 @@ from transformers import CompileConfig, GenerationConfig
 
 from sweeper.engines import Clock, Event, Request, Served, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory, shortage
+from sweeper.engines.kernels import no_kernel
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
@@ -285,7 +286,7 @@ def within_memory(make: Callable[[], Made]) -> Made:
     """What `make` returns.
 
     Raises:
-        Infeasible: memory ran out; what was taken is free again.
+        Infeasible: memory ran out, or there is no kernel; what was taken is free again.
         EngineError: anything else that went wrong.
     """
     try:
@@ -297,9 +298,12 @@ def within_memory(make: Callable[[], Made]) -> Made:
         exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
             sign in text for sign in OUT_OF_MEMORY
         )
-        if not exhausted:
+        if exhausted:
+            reason = f"out of memory: {shortage(error)}"
+        elif no_kernel(text):
+            reason = f"no kernel: {text.partition(chr(10))[0]}"
+        else:
             raise EngineError(text) from error
-        reason = f"out of memory: {shortage(error)}"
     # Outside the handler, so that the frames of the failed call, and their tensors, are gone.
     free_caches()
     raise Infeasible(reason)

@@ -20,8 +20,6 @@ TAKEN: dict[str, tuple[EngineKind, ...]] = {
     "engine.kv_cache_dtype": ("vllm",),
     "engine.prefix_caching": ("vllm",),
     "engine.attention": ("vllm",),
-    "gpu.power_limit_w": (),
-    "gpu.clock_mhz": (),
 }
 """Which engines take more of a setting than its default; what it simulates in a simulation."""
 AVAILABLE: dict[str, tuple[str, ...]] = {
@@ -44,6 +42,7 @@ SPECULATION: dict[EngineKind, tuple[str, ...]] = {
 }
 """Kinds of `engine.speculative` that an engine has; null goes with every engine."""
 ENGINE = ("engine.kind", "engine.simulates")
+GPU_KEYS = ("gpu.power_limit_w", "gpu.clock_mhz")
 OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
 """Settings that mean something only where prompts and decoding share passes."""
 
@@ -63,6 +62,8 @@ def unavailable(study: Study) -> list[str]:
         found += _of_decoding(settings)
     for settings in looks(study, ("engine.kind", "engine.speculative")):
         found += _of_speculation(settings)
+    for settings in looks(study, (*GPU_KEYS, "engine.kind", "meter")):
+        found += _of_gpus(settings)
     return list(dict.fromkeys(found))
 
 
@@ -123,3 +124,15 @@ def _of_speculation(settings: Settings) -> Iterator[str]:
         only = ", ".join(("null", *kinds))
         said = f"is not available yet with engine.kind {engine}, only {only}"
         yield f"engine.speculative: {kind} {said}"
+
+
+def _of_gpus(settings: Settings) -> Iterator[str]:
+    """NVML sets GPUs, and simulated ones follow a power limit."""
+    asked = [key for key in GPU_KEYS if lookup(settings, key) is not None]
+    simulated = settings.engine.kind == "simulated" and settings.meter != "nvml"
+    for key in asked:
+        if settings.meter not in ("auto", "nvml", "simulated"):
+            said = f"is not available yet with meter {settings.meter}, only auto, nvml"
+            yield f"{key}: {show(lookup(settings, key))} {said}"
+        elif simulated and key == "gpu.clock_mhz":
+            yield f"{key}: is not available yet with engine.kind simulated: leave it out"
