@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.decoding import Greedy
 from sweeper.engines import Request, host_memory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_settings import (
@@ -50,11 +51,14 @@ def test_the_prompt_that_generate_hands_over_is_not_a_token():
     for batch in range(1, 3):
         times.begin()
         for _ in range(4):
-            times.put("tokens")
+            times.put([1, 2])
         times.end()
         assert len(times.times_s) == 3
         assert times.steps == 3 * batch
+        assert times.rows == 2
     assert times.times_s == [4.0, 5.0, 6.0]
+    times.all_at_once(2)
+    assert times.times_s == [7.0, 7.0]
 
 
 @given(lengths)
@@ -115,11 +119,10 @@ def test_what_is_not_available_is_refused_by_name(engine: dict[str, object], sai
     assert "engine.prefix_caching" in str(raised.value)
 
 
-def test_only_greedy_decoding_is_available():
-    with pytest.raises(Infeasible, match="beam"):
-        refuse_unavailable(
-            Settings(engine=PLAIN, workload=WorkloadSpec(decoding={"kind": "beam", "width": 4}))
-        )
+def test_a_strategy_with_other_keys_than_its_own_is_refused():
+    workload = WorkloadSpec(decoding={"kind": "beam", "height": 4})
+    with pytest.raises(Infeasible, match=r"workload\.decoding\.height"):
+        refuse_unavailable(Settings(engine=PLAIN, workload=workload))
 
 
 def test_what_is_available_passes():
@@ -146,9 +149,9 @@ def test_graphs_need_a_gpu_and_compilation(graphs: bool, compiled: bool, device:
 
 def test_a_compiled_step_has_the_cache_of_the_whole_launch():
     sizes = Sizes(max_model_len=77, max_batch_size=4, batch_sizes=(1, 4))
-    compiled = generation_options(replace(PLAIN, compile=True), sizes)
+    compiled = generation_options(replace(PLAIN, compile=True), sizes, Greedy())
     assert (compiled["cache_implementation"], compiled["max_cache_len"]) == ("static", 77)
-    plain = generation_options(PLAIN, sizes)
+    plain = generation_options(PLAIN, sizes, Greedy())
     assert plain["disable_compile"]
     assert "cache_implementation" not in plain
 

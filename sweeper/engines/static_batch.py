@@ -20,7 +20,9 @@ class TokenTimes:
         self.steps = 0
         """Steps of all batches so far; another thread may read it."""
         self.times_s: list[float] = []
-        """Moments of the current batch's steps."""
+        """Moments of the current batch's tokens."""
+        self.rows = 0
+        """Sequences that the last step gave tokens of."""
 
     def begin(self) -> None:
         """A new batch starts."""
@@ -32,10 +34,15 @@ class TokenTimes:
         if self._prompt_seen:
             self.times_s.append(self._clock.now())
             self.steps += 1
+            self.rows = len(value)
         self._prompt_seen = True
 
     def end(self) -> None:
         """Called by `generate`."""
+
+    def all_at_once(self, tokens: int) -> None:
+        """Tokens that stand only now that the batch has ended."""
+        self.times_s = [self._clock.now()] * tokens
 
 
 def left_padded(requests: Sequence[Request]) -> tuple[list[list[int]], list[list[int]]]:

@@ -7,16 +7,23 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
-from transformers import CompileConfig, GenerationConfig
+from transformers import CompileConfig, GenerationConfig, LogitsProcessorList
 
+from sweeper.decoding import Beam, beams, draws
 from sweeper.engines import Clock, Event, Request, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory, shortage
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
+from sweeper.engines.transformers_decoding import (
+    DecodingTally,
+    Seen,
+    Steps,
+    batch_seed,
+    strategy,
+)
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
     generation_options,
     notes,
-    refuse_decoding,
     refuse_other_than_asked,
     refuse_unavailable,
     uses_graphs,
@@ -31,7 +38,7 @@ Made = TypeVar("Made")
 
 
 class TransformersEngine(TransformersTraits):
-    """Greedy decoding of static batches on one GPU, or on the CPU where `devices` is empty.
+    """Static batches on one GPU, or on the CPU where `devices` is empty.
 
     `engine.options` are further keyword arguments of `generate`. With `engine.compile` the cache
     is static and decoding steps are compiled, as `generate` offers it; on a GPU `engine.graphs`
@@ -46,6 +53,8 @@ class TransformersEngine(TransformersTraits):
         self._devices = tuple(devices)
         self._clock = clock
         self._times = TokenTimes(clock)
+        self._beams = Steps()
+        self._decoded = DecodingTally()
         self._device: Any = None
         self.model: Any = None
         """The transformers model, from `load` to `close`."""
@@ -93,16 +102,15 @@ class TransformersEngine(TransformersTraits):
 
         Raises:
             Infeasible: it needs more memory or positions than there are.
-            WrongSetting: compilation was asked for and did not happen.
+            WrongSetting: compilation or a way of decoding was asked for and did not happen.
             EngineError: anything else.
         """
         submitted_s = self._clock.now()
-        refuse_decoding(settings)
-        self._refuse_impossible(requests)
+        self._refuse_impossible(requests, beams(strategy(settings)))
         self._times.begin()
         self.last_tokens = None
         try:
-            self.last_tokens = within_memory(lambda: self._run(requests))
+            self.last_tokens = within_memory(lambda: self._run(requests, settings))
         except Infeasible:
             self._peak.forget()
             raise
@@ -123,7 +131,7 @@ class TransformersEngine(TransformersTraits):
 
     def progress(self) -> int:
         """Decoding steps since load; another thread may ask while a batch runs."""
-        return self._times.steps
+        return self._times.steps + self._beams.steps
 
     def counts(self) -> Mapping[str, float]:
         """Peak bytes (of the GPU; without one, of the process) and tokens generated, since load.
@@ -133,6 +141,7 @@ class TransformersEngine(TransformersTraits):
         return {
             "peak_memory_bytes": float(self._peak.most_bytes),
             "generated_tokens": float(self._generated_tokens),
+            **self._decoded.counts(),
         }
 
     def launch_command(self) -> str:
@@ -147,20 +156,39 @@ class TransformersEngine(TransformersTraits):
             torch._dynamo.reset()
         free_caches()
 
-    def _run(self, requests: Sequence[Request]) -> Any:
-        spec = self._settings.engine
+    def _run(self, requests: Sequence[Request], settings: Settings) -> Any:
+        spec, asked = self._settings.engine, strategy(settings)
         options = GenerationConfig(
-            **generation_options(spec, self._sizes),
+            **generation_options(spec, self._sizes, asked),
             max_new_tokens=max(request.output_tokens for request in requests),
         )
         if spec.compile:
             options.compile_config = compile_config(uses_graphs(spec, self._device.type))
         rest = options.update(**spec.options)
         prompts, mask = (torch.tensor(rows).to(self._device) for rows in left_padded(requests))
+        seen_by = self._beams if isinstance(asked, Beam) else self._times
+        if isinstance(asked, Beam):
+            # A beam search takes no streamer.
+            rest["logits_processor"] = LogitsProcessorList([self._beams])
+        else:
+            rest["streamer"] = self._times
+        if draws(asked):
+            torch.manual_seed(batch_seed(settings, requests[0]))
+        before = self._random_state()
         output = self.model.generate(
-            prompts, attention_mask=mask, generation_config=options, streamer=self._times, **rest
+            prompts, attention_mask=mask, generation_config=options, **rest
         )
-        return output[:, prompts.shape[1] :].clone()
+        drew = not torch.equal(before, self._random_state())
+        self._decoded.add(asked, Seen(requests=len(requests), rows=seen_by.rows, drew=drew))
+        tokens = output[:, prompts.shape[1] :].clone()
+        if isinstance(asked, Beam):
+            self._times.all_at_once(tokens.shape[1])
+        return tokens
+
+    def _random_state(self) -> Any:
+        if self._device.type == "cuda":
+            return torch.cuda.get_rng_state(self._device)
+        return torch.get_rng_state()
 
     def _allocated_bytes(self) -> int:
         if self._device.type == "cpu":
@@ -172,7 +200,7 @@ class TransformersEngine(TransformersTraits):
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
-    def _refuse_impossible(self, requests: Sequence[Request]) -> None:
+    def _refuse_impossible(self, requests: Sequence[Request], width: int) -> None:
         """More positions than the model has, or a KV cache that the host cannot hold.
 
         A host promises more memory than it has: asking for too much there is not refused, it
@@ -184,7 +212,7 @@ class TransformersEngine(TransformersTraits):
         if positions is not None and asked > positions:
             raise Infeasible(f"{asked} positions asked, the model has {positions}")
         if self._device.type == "cpu":
-            needed = len(requests) * asked * weights.cache_bytes_per_token(self.model)
+            needed = len(requests) * width * asked * weights.cache_bytes_per_token(self.model)
             free = host_memory.free_bytes()
             if needed > free:
                 raise Infeasible(f"out of memory: KV cache of {needed} bytes, {free} free")

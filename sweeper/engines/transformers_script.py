@@ -4,15 +4,17 @@ import shlex
 from collections.abc import Iterator
 
 from sweeper import shapes
+from sweeper.decoding import draws
+from sweeper.engines.transformers_decoding import strategy
 from sweeper.engines.transformers_settings import generation_options, uses_graphs
 from sweeper.spec import ModelSpec, Settings, Sizes
 
 
 def script(settings: Settings, sizes: Sizes, device: str, threads: int) -> str:
     """A shell command: one batch of `sizes.max_batch_size` random prompts, as in a measurement."""
-    spec, workload = settings.engine, settings.workload
+    spec, workload, asked = settings.engine, settings.workload, strategy(settings)
     options = {
-        **generation_options(spec, sizes),
+        **generation_options(spec, sizes, asked),
         "max_new_tokens": workload.output_tokens,
         **spec.options,
     }
@@ -37,6 +39,7 @@ def script(settings: Settings, sizes: Sizes, device: str, threads: int) -> str:
             "model.generation_config = GenerationConfig()",
             f"size = ({sizes.max_batch_size}, {workload.input_tokens})",
             f"prompts = torch.randint(model.config.vocab_size, size, device={device!r})",
+            *([f"torch.manual_seed({workload.seed})"] if draws(asked) else []),
             f"{compiling}options = GenerationConfig({shown})",
             "output = model.generate(",
             "    prompts, attention_mask=torch.ones_like(prompts), generation_config=options",

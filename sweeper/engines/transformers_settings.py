@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sweeper.decoding import Decoding
+from sweeper.engines.transformers_decoding import decoding_options, strategy
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
 
@@ -19,6 +21,7 @@ DECIDED = frozenset(
         "generation_config",
         "input_ids",
         "inputs",
+        "logits_processor",
         "max_cache_len",
         "max_length",
         "max_new_tokens",
@@ -31,6 +34,8 @@ DECIDED = frozenset(
         "return_dict_in_generate",
         "stop_strings",
         "streamer",
+        "temperature",
+        "top_p",
         "use_cache",
     }
 )
@@ -59,14 +64,7 @@ def refuse_unavailable(settings: Settings) -> None:
     ]
     if refused:
         raise Infeasible("; ".join(refused))
-    refuse_decoding(settings)
-
-
-def refuse_decoding(settings: Settings) -> None:
-    """Raises `Infeasible` for anything but greedy decoding."""
-    kind = settings.workload.decoding.get("kind")
-    if kind != "greedy":
-        raise Infeasible(f"workload.decoding {kind} is not available with transformers yet")
+    strategy(settings)
 
 
 def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
@@ -74,16 +72,16 @@ def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
     return spec.graphs and spec.compile and device_type == "cuda"
 
 
-def generation_options(spec: EngineSpec, sizes: Sizes) -> dict[str, Any]:
-    """Options of `generate` for every batch of a launch.
+def generation_options(spec: EngineSpec, sizes: Sizes, asked: Decoding) -> dict[str, Any]:
+    """Options of `generate` for every batch of a launch that is decoded as `asked`.
 
     A compiled step needs a cache of fixed size: the largest of the launch, as `generate` would
     otherwise let it grow with the points already measured.
     """
-    greedy = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    forced = {**decoding_options(asked), "eos_token_id": None, "pad_token_id": 0}
     if not spec.compile:
-        return {**greedy, "disable_compile": True}
-    return {**greedy, "cache_implementation": "static", "max_cache_len": sizes.max_model_len}
+        return {**forced, "disable_compile": True}
+    return {**forced, "cache_implementation": "static", "max_cache_len": sizes.max_model_len}
 
 
 def refuse_other_than_asked(spec: EngineSpec, resolved: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeper.decoding import KINDS as DECODINGS
 from sweeper.schema import Faults, leaves, read
 from sweeper.spec import Settings
 from sweeper.speculation import KINDS as SPECULATIONS
@@ -21,16 +22,9 @@ class Poisson:
     rate_rps: float = field(metadata={"above": 0})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beam:
-    """Beam search."""
-
-    width: int = field(metadata={"min": 1})
-
-
 KINDS: Mapping[str, Mapping[str, type | None]] = {
     "workload.arrival": {"closed": NoKeys, "poisson": Poisson, "gamma": None, "replay": None},
-    "workload.decoding": {"greedy": NoKeys, "beam": Beam, "temperature": None, "top_p": None},
+    "workload.decoding": DECODINGS,
     "engine.speculative": SPECULATIONS,
 }
 """By key and kind, the other keys of the mapping; `None` leaves them to whoever takes them."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sweeper.decoding import KINDS as DECODING
 from sweeper.engines import ENGINES
 from sweeper.meters import METERS
 from sweeper.schema import leaves, lookup, show
@@ -19,7 +20,6 @@ UNTOUCHED = (
     "engine.quantization",
     "engine.kv_cache_dtype",
     "engine.prefix_caching",
-    "engine.attention",
     "gpu.power_limit_w",
     "gpu.clock_mhz",
 )
@@ -30,16 +30,24 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "workload.kind": tuple(WORKLOADS),
 }
 """Settings that some values are available of."""
-KIND_AVAILABLE: dict[str, tuple[str, ...]] = {
-    "workload.arrival": ("closed",),
-    "workload.decoding": ("greedy",),
+KIND_AVAILABLE: dict[str, tuple[str, ...]] = {"workload.arrival": ("closed",)}
+DECODINGS: dict[EngineKind, tuple[str, ...]] = {
+    "vllm": ("greedy",),
+    "transformers": tuple(DECODING),
+    "simulated": tuple(DECODING),
 }
+"""Kinds of `workload.decoding` that an engine has."""
 SPECULATION: dict[EngineKind, tuple[str, ...]] = {
     "vllm": ("draft", "ngram", "stated"),
     # What ngram would find depends on a text, and a simulation has none.
     "simulated": ("draft", "stated"),
 }
 """Kinds of `engine.speculative` that an engine has; null goes with every engine."""
+BY_ENGINE = {"engine.speculative": SPECULATION, "workload.decoding": DECODINGS}
+ATTENTIONS: dict[EngineKind, tuple[str, ...]] = {
+    "transformers": ("eager", "sdpa", "flash_attention_2"),
+}
+"""Values of `engine.attention` beside null that an engine has."""
 OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
 """Settings that mean something only where prompts and decoding share passes."""
 
@@ -53,8 +61,11 @@ def unavailable(study: Study) -> list[str]:
     touched = ("engine.kind", "engine.tensor_parallel", "workload.batching", *OF_A_SCHEDULER)
     for settings in looks(study, touched):
         found += _of_transformers(settings)
-    for settings in looks(study, ("engine.kind", "engine.speculative")):
-        found += _of_speculation(settings)
+    for settings in looks(study, ("engine.kind", "engine.simulates", "engine.attention")):
+        found += _of_attention(settings)
+    for key in BY_ENGINE:
+        for settings in looks(study, ("engine.kind", key)):
+            found += _by_engine(settings, key)
     return list(dict.fromkeys(found))
 
 
@@ -83,6 +94,18 @@ def _of_key(settings: Settings, key: str) -> Iterator[str]:
         yield f"{key}: {kind_of(settings, key)} is not available yet, only {only}"
 
 
+def _of_attention(settings: Settings) -> Iterator[str]:
+    engine, value = settings.engine.kind, settings.engine.attention
+    # A rehearsal stands for an engine, and has no attention of its own.
+    stands_for = settings.engine.simulates or engine
+    known = ATTENTIONS.get(stands_for, ())
+    if value is not None and value not in known:
+        only = ", ".join(("null", *known))
+        yield (
+            f"engine.attention: {value} is not available yet with engine.kind {engine}, only {only}"
+        )
+
+
 def _of_transformers(settings: Settings) -> Iterator[str]:
     if settings.engine.kind != "transformers":
         return
@@ -97,10 +120,11 @@ def _of_transformers(settings: Settings) -> Iterator[str]:
             yield f"{key}: {show(value)} {said} {show(default)}"
 
 
-def _of_speculation(settings: Settings) -> Iterator[str]:
-    engine, kind = settings.engine.kind, kind_of(settings, "engine.speculative")
-    kinds = SPECULATION.get(engine, ())
+def _by_engine(settings: Settings, key: str) -> Iterator[str]:
+    engine, kind = settings.engine.kind, kind_of(settings, key)
+    kinds = BY_ENGINE[key].get(engine, ())
     if kind is not None and kind not in kinds and engine in ENGINES:
-        only = ", ".join(("null", *kinds))
+        # No speculation goes with every engine, no decoding with none.
+        only = ", ".join((*(("null",) if key == "engine.speculative" else ()), *kinds))
         said = f"is not available yet with engine.kind {engine}, only {only}"
-        yield f"engine.speculative: {kind} {said}"
+        yield f"{key}: {kind} {said}"
