@@ -19,12 +19,18 @@ from tests.contract_engine import (
 ENGINE_SPECS = {
     "vllm": EngineSpec(kind="vllm", compile=False, graphs=False),
     "transformers": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, beam search": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, top-p": EngineSpec(kind="transformers", compile=False, graphs=False),
     "simulated": EngineSpec(kind="simulated", options={"oom_above_batch": 6}),
     "simulated, with a draft": EngineSpec(
         kind="simulated",
         options={"oom_above_batch": 6},
         speculative={"kind": "stated", "acceptance": 0.6, "tokens": 3, "model": "tiny"},
     ),
+}
+DECODINGS: dict[str, dict[str, object]] = {
+    "transformers, beam search": {"kind": "beam", "width": 3},
+    "transformers, top-p": {"kind": "top_p", "p": 0.9, "temperature": 0.8},
 }
 VLLM = [
     pytest.mark.engine,
@@ -46,6 +52,8 @@ SIZES = Sizes(max_model_len=INPUT_TOKENS + OUTPUT_TOKENS, max_batch_size=8, batc
     params=[
         pytest.param("vllm", marks=VLLM),
         pytest.param("transformers", marks=pytest.mark.engine),
+        pytest.param("transformers, beam search", marks=pytest.mark.engine),
+        pytest.param("transformers, top-p", marks=pytest.mark.engine),
         "simulated",
         "simulated, with a draft",
     ],
@@ -55,7 +63,11 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         model=ModelSpec(shape="tiny", weights="dummy"),
         engine=ENGINE_SPECS[request.param],
         workload=WorkloadSpec(
-            batching="static", input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS, batch_size=8
+            batching="static",
+            input_tokens=INPUT_TOKENS,
+            output_tokens=OUTPUT_TOKENS,
+            batch_size=8,
+            decoding=DECODINGS.get(request.param, {"kind": "greedy"}),
         ),
         meter="simulated",
     )
