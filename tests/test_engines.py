@@ -21,6 +21,12 @@ ENGINE_SPECS = {
     "transformers": EngineSpec(kind="transformers", compile=False, graphs=False),
     "transformers, beam search": EngineSpec(kind="transformers", compile=False, graphs=False),
     "transformers, top-p": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, with a draft": EngineSpec(
+        kind="transformers",
+        compile=False,
+        graphs=False,
+        speculative={"kind": "draft", "model": "tiny", "tokens": 3},
+    ),
     "simulated": EngineSpec(kind="simulated", options={"oom_above_batch": 6}),
     "simulated, with a draft": EngineSpec(
         kind="simulated",
@@ -32,6 +38,7 @@ DECODINGS: dict[str, dict[str, object]] = {
     "transformers, beam search": {"kind": "beam", "width": 3},
     "transformers, top-p": {"kind": "top_p", "p": 0.9, "temperature": 0.8},
 }
+MOST_REQUESTS = {"transformers, with a draft": 1}
 VLLM = [
     pytest.mark.engine,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
@@ -54,6 +61,7 @@ SIZES = Sizes(max_model_len=INPUT_TOKENS + OUTPUT_TOKENS, max_batch_size=8, batc
         pytest.param("transformers", marks=pytest.mark.engine),
         pytest.param("transformers, beam search", marks=pytest.mark.engine),
         pytest.param("transformers, top-p", marks=pytest.mark.engine),
+        pytest.param("transformers, with a draft", marks=pytest.mark.engine),
         "simulated",
         "simulated, with a draft",
     ],
@@ -85,6 +93,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             settings=settings,
             make=make,
             absurd=ABSURD[settings.engine.kind],
+            most_requests=MOST_REQUESTS.get(request.param, 4),
         )
     engine.close()
 

@@ -64,10 +64,10 @@ def study(tmp_path):
         ),
         (
             (
-                "engine: {kind: transformers, speculative: {kind: draft, model: tiny, tokens: 2}}\n"
-                "workload: {batching: static}"
+                "engine: {kind: transformers, speculative: {kind: stated, acceptance: 0.5, "
+                "model: tiny, tokens: 2}}\nworkload: {batching: static}"
             ),
-            "engine.speculative: draft is not available yet with engine.kind transformers, only",
+            "engine.speculative: stated is not available yet with engine.kind transformers, only",
         ),
     ],
 )

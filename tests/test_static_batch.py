@@ -22,6 +22,8 @@ from sweeper.spec import EngineSpec, Settings, Sizes, WorkloadSpec
 from sweeper.trial.latency import Timeline, samples
 
 PLAIN = EngineSpec(kind="transformers", compile=False)
+LOOKUP = {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1}
+STATED = {"kind": "stated", "tokens": 2, "acceptance": 0.5, "model": "tiny"}
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
 
 
@@ -104,7 +106,11 @@ def test_latencies_of_a_batch_are_those_of_its_steps():
         ({"data_parallel": 2}, "engine.data_parallel"),
         ({"quantization": "awq"}, "engine.quantization"),
         ({"kv_cache_dtype": "fp8"}, "engine.kv_cache_dtype"),
-        ({"speculative": {"kind": "ngram"}}, "engine.speculative"),
+        ({"speculative": {"kind": "ngram"}}, "engine.speculative.tokens"),
+        ({"speculative": {"kind": "ngram", "tokens": 2}}, "prompt_lookup_min"),
+        ({"speculative": STATED}, "stated chance"),
+        ({"speculative": LOOKUP, "compile": True}, "engine.compile"),
+        ({"options": {"num_assistant_tokens": 4}}, "engine.options.num_assistant_tokens"),
         ({"chunked_prefill": True}, "engine.chunked_prefill"),
         ({"prefix_caching": True}, "engine.prefix_caching"),
         ({"max_batched_tokens": 512}, "engine.max_batched_tokens"),

@@ -175,7 +175,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_drawn() -> None:
 def test_memory_that_is_refused_is_infeasible_and_free_again() -> None:
     import torch
 
-    from sweeper.engines.transformers import within_memory
+    from sweeper.engines.transformers_device import within_memory
 
     held: list[Any] = []
 

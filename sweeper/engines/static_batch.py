@@ -11,7 +11,7 @@ class TokenTimes:
 
     `generate` hands it the prompt first, then each step's tokens copied to host memory. That copy
     ends when the device has computed them, so the moments are real without a synchronisation of
-    our own.
+    our own. A step of speculation gives several tokens of its one request, at one moment.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -32,7 +32,8 @@ class TokenTimes:
     def put(self, value: Any) -> None:
         """Called by `generate`."""
         if self._prompt_seen:
-            self.times_s.append(self._clock.now())
+            tokens = value.shape[1] if getattr(value, "ndim", 1) > 1 else 1
+            self.times_s += [self._clock.now()] * tokens
             self.steps += 1
             self.rows = len(value)
         self._prompt_seen = True

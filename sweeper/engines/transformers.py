@@ -1,17 +1,14 @@
 """Hugging Face transformers: `generate` over static batches, as people use it."""
 
-import gc
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-import transformers
 from transformers import CompileConfig, GenerationConfig, LogitsProcessorList
 
 from sweeper.decoding import Beam, beams, draws
 from sweeper.engines import Clock, Event, Request, host_memory, weights
-from sweeper.engines.device_memory import PeakMemory, shortage
+from sweeper.engines.device_memory import PeakMemory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_decoding import (
     DecodingTally,
@@ -20,21 +17,27 @@ from sweeper.engines.transformers_decoding import (
     batch_seed,
     strategy,
 )
+from sweeper.engines.transformers_device import claim, free_caches, threads, within_memory
+from sweeper.engines.transformers_resolved import Loaded, resolved
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
     generation_options,
-    notes,
     refuse_other_than_asked,
     refuse_unavailable,
     uses_graphs,
 )
+from sweeper.engines.transformers_speculation import (
+    Drafts,
+    assistance,
+    assisted_options,
+    draft_of,
+    draft_options,
+    refuse_several,
+)
 from sweeper.engines.transformers_traits import TransformersTraits
-from sweeper.errors import EngineError, Infeasible, SweeperError, WrongSetting
-from sweeper.spec import Settings, Sizes
-
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch's allocators and libraries say beside `OutOfMemoryError`."""
-Made = TypeVar("Made")
+from sweeper.errors import EngineError, Infeasible, WrongSetting
+from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.speculation import Draft
 
 
 class TransformersEngine(TransformersTraits):
@@ -58,6 +61,8 @@ class TransformersEngine(TransformersTraits):
         self._device: Any = None
         self.model: Any = None
         """The transformers model, from `load` to `close`."""
+        self._draft: Any = None
+        self._drafts = Drafts()
         self._graphs_compiled_before = 0
         self._generated_tokens = 0
         self._peak = PeakMemory(self._allocated_bytes, self._forget_allocated)
@@ -76,13 +81,15 @@ class TransformersEngine(TransformersTraits):
         refuse_unavailable(self._settings)
         self._device = claim(self._devices)
         torch.set_num_threads(threads())
-        config = weights.read_config(model)
-        self.model = within_memory(
-            lambda: weights.build(model, config, spec.dtype, spec.attention, self._device)
-        )
-        # What a batch's options leave open, `generate` takes from here: a checkpoint's own
-        # end-of-sequence token and sampling must not be found.
-        self.model.generation_config = GenerationConfig()
+        self.model = self._built(model)
+        asked, draft = assistance(spec), draft_of(self._settings)
+        if draft is not None and isinstance(asked, Draft):
+            self._draft = self._built(draft)
+            self._draft.generation_config = GenerationConfig(**draft_options(asked))
+            self._refuse_strange_draft()
+        if asked is not None:
+            make = self.model._get_candidate_generator
+            self.model._get_candidate_generator = self._drafts.counting(make)
         if spec.compile:
             # Every batch size is compiled on its own; beyond the limit torch would silently
             # go on uncompiled.
@@ -91,9 +98,12 @@ class TransformersEngine(TransformersTraits):
             self._graphs_compiled_before = compiled_graphs()
         self._peak.forget()
         self._peak.keep()
-        resolved = self._resolved()
-        refuse_other_than_asked(spec, resolved)
-        return resolved
+        loaded = Loaded(
+            model=self.model, draft=self._draft, device=self._device, devices=self._devices
+        )
+        found = resolved(self._settings, loaded)
+        refuse_other_than_asked(spec, found)
+        return found
 
     def generate(
         self, requests: Sequence[Request], settings: Settings
@@ -106,7 +116,9 @@ class TransformersEngine(TransformersTraits):
             EngineError: anything else.
         """
         submitted_s = self._clock.now()
-        self._refuse_impossible(requests, beams(strategy(settings)))
+        width = beams(strategy(settings))
+        refuse_several(assistance(self._settings.engine), len(requests), beams=width)
+        self._refuse_impossible(requests, width)
         self._times.begin()
         self.last_tokens = None
         try:
@@ -142,6 +154,7 @@ class TransformersEngine(TransformersTraits):
             "peak_memory_bytes": float(self._peak.most_bytes),
             "generated_tokens": float(self._generated_tokens),
             **self._decoded.counts(),
+            **(self._drafts.counts() if self._settings.engine.speculative is not None else {}),
         }
 
     def launch_command(self) -> str:
@@ -152,6 +165,7 @@ class TransformersEngine(TransformersTraits):
     def close(self) -> None:
         """Free the model and what was compiled for it."""
         was_loaded, self.model, self.last_tokens = self.model is not None, None, None
+        self._draft = None
         if was_loaded and self._settings.engine.compile:
             torch._dynamo.reset()
         free_caches()
@@ -159,7 +173,7 @@ class TransformersEngine(TransformersTraits):
     def _run(self, requests: Sequence[Request], settings: Settings) -> Any:
         spec, asked = self._settings.engine, strategy(settings)
         options = GenerationConfig(
-            **generation_options(spec, self._sizes, asked),
+            **generation_options(spec, self._sizes, asked) | assisted_options(assistance(spec)),
             max_new_tokens=max(request.output_tokens for request in requests),
         )
         if spec.compile:
@@ -172,6 +186,9 @@ class TransformersEngine(TransformersTraits):
             rest["logits_processor"] = LogitsProcessorList([self._beams])
         else:
             rest["streamer"] = self._times
+        if self._draft is not None:
+            rest["assistant_model"] = self._draft
+        assisted = self._drafts.requests
         if draws(asked):
             torch.manual_seed(batch_seed(settings, requests[0]))
         before = self._random_state()
@@ -179,11 +196,32 @@ class TransformersEngine(TransformersTraits):
             prompts, attention_mask=mask, generation_config=options, **rest
         )
         drew = not torch.equal(before, self._random_state())
+        if spec.speculative is not None:
+            self._drafts.check(assisted, requests[0])
         self._decoded.add(asked, Seen(requests=len(requests), rows=seen_by.rows, drew=drew))
         tokens = output[:, prompts.shape[1] :].clone()
         if isinstance(asked, Beam):
             self._times.all_at_once(tokens.shape[1])
         return tokens
+
+    def _built(self, model: ModelSpec) -> Any:
+        spec, config = self._settings.engine, weights.read_config(model)
+        built = within_memory(
+            lambda: weights.build(model, config, spec.dtype, spec.attention, self._device)
+        )
+        # What a batch's options leave open, `generate` takes from here: a checkpoint's own
+        # end-of-sequence token and sampling must not be found.
+        built.generation_config = GenerationConfig()
+        return built
+
+    def _refuse_strange_draft(self) -> None:
+        """Tokens of another vocabulary would be taken for those of the same number."""
+        sizes = [each.config.get_text_config().vocab_size for each in (self._draft, self.model)]
+        if sizes[0] != sizes[1]:
+            raise Infeasible(
+                f"engine.speculative: the draft has a vocabulary of {sizes[0]}, the model one of "
+                f"{sizes[1]}"
+            )
 
     def _random_state(self) -> Any:
         if self._device.type == "cuda":
@@ -224,69 +262,6 @@ class TransformersEngine(TransformersTraits):
         if compiled_graphs() == self._graphs_compiled_before:
             raise WrongSetting("engine.compile was asked, transformers did not compile this model")
 
-    def _resolved(self) -> dict[str, Any]:
-        spec, model, config = self._settings.engine, self._settings.model, self.model.config
-        dtype = str(self.model.dtype).removeprefix("torch.")
-        return {
-            "engine": "transformers",
-            "engine_version": transformers.__version__,
-            "torch_version": torch.__version__,
-            "model": model.shape if model.shape and model.weights != "auto" else model.id,
-            "model_type": config.model_type,
-            "revision": getattr(config, "_commit_hash", None) or model.revision,
-            "weights": weights.weight_facts(self.model, model),
-            "weight_bytes": weights.weight_bytes(self.model),
-            "vocabulary": config.get_text_config().vocab_size,
-            "max_positions": weights.positions(config),
-            "device": str(self._device),
-            "devices": list(self._devices),
-            "threads": torch.get_num_threads(),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "mode": "offline",
-            "batching": "static",
-            "dtype": dtype,
-            "tensor_parallel": 1,
-            "pipeline_parallel": 1,
-            "data_parallel": 1,
-            "compile": spec.compile,
-            "graphs": uses_graphs(spec, self._device.type),
-            "quantization": None,
-            "kv_cache": "static" if spec.compile else "dynamic",
-            "kv_cache_dtype": dtype,
-            "speculative": None,
-            "chunked_prefill": False,
-            "prefix_caching": False,
-            "attention": config._attn_implementation,
-            "max_batched_tokens": None,
-            "options": dict(spec.options),
-            "notes": notes(spec, self._device.type),
-        }
-
-
-def claim(devices: Sequence[str]) -> Any:
-    """The torch device that is exactly the leased GPU; the CPU where there is none.
-
-    Raises:
-        EngineError: torch sees no GPU, or others than those.
-    """
-    if not devices:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise EngineError(f"leased {', '.join(devices)}, but torch {torch.__version__} sees no GPU")
-    seen = [
-        f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-        for index in range(torch.cuda.device_count())
-    ]
-    if sorted(seen) != sorted(devices):
-        raise EngineError(f"leased {', '.join(devices)}, but torch sees {', '.join(seen)}")
-    return torch.device("cuda", 0)
-
-
-def threads() -> int:
-    """Every CPU this process may use, or as many as `OMP_NUM_THREADS` says."""
-    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(stated) if stated.isdecimal() else len(os.sched_getaffinity(0))
-
 
 def compile_config(graphs: bool) -> Any:
     """How decoding steps are compiled: every batch size for itself.
@@ -303,34 +278,3 @@ def compiled_graphs() -> int:
     """Graphs that torch has captured for compilation in this process."""
     count: int = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     return count
-
-
-def within_memory(make: Callable[[], Made]) -> Made:
-    """What `make` returns.
-
-    Raises:
-        Infeasible: memory ran out; what was taken is free again.
-        EngineError: anything else that went wrong.
-    """
-    try:
-        return make()
-    except SweeperError:
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}".strip()
-        exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-            sign in text for sign in OUT_OF_MEMORY
-        )
-        if not exhausted:
-            raise EngineError(text) from error
-        reason = f"out of memory: {shortage(error)}"
-    # Outside the handler, so that the frames of the failed call, and their tensors, are gone.
-    free_caches()
-    raise Infeasible(reason)
-
-
-def free_caches() -> None:
-    """Return what nobody refers to any more to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -5,12 +5,17 @@ from typing import Any
 
 from sweeper.decoding import Decoding
 from sweeper.engines.transformers_decoding import decoding_options, strategy
+from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
 
 DECIDED = frozenset(
     {
+        "assistant_confidence_threshold",
+        "assistant_early_exit",
+        "assistant_ensemble_weight",
         "assistant_model",
+        "assistant_tokenizer",
         "attention_mask",
         "cache_implementation",
         "compile_config",
@@ -24,19 +29,25 @@ DECIDED = frozenset(
         "logits_processor",
         "max_cache_len",
         "max_length",
+        "max_matching_ngram_size",
         "max_new_tokens",
         "max_time",
         "min_length",
         "min_new_tokens",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
         "num_beams",
         "num_return_sequences",
         "pad_token_id",
+        "prompt_lookup_num_tokens",
         "return_dict_in_generate",
+        "speculation_type",
         "stop_strings",
         "streamer",
         "temperature",
         "top_p",
         "use_cache",
+        "use_mtp",
     }
 )
 """Arguments of `generate` that other keys of a study decide; `engine.options` may not."""
@@ -52,7 +63,6 @@ def refuse_unavailable(settings: Settings) -> None:
         "engine.data_parallel above 1": spec.data_parallel > 1,
         "engine.quantization": spec.quantization is not None,
         "engine.kv_cache_dtype": spec.kv_cache_dtype not in {"auto", spec.dtype},
-        "engine.speculative": spec.speculative is not None,
         "engine.chunked_prefill": spec.chunked_prefill is True,
         "engine.prefix_caching": spec.prefix_caching,
         "engine.max_batched_tokens": spec.max_batched_tokens is not None,
@@ -62,9 +72,13 @@ def refuse_unavailable(settings: Settings) -> None:
         f"engine.options.{name} is decided by other keys of the study"
         for name in sorted(DECIDED & set(spec.options))
     ]
+    for check in (strategy, lambda each: assistance(each.engine), draft_of):
+        try:
+            check(settings)
+        except Infeasible as error:
+            refused.append(str(error))
     if refused:
-        raise Infeasible("; ".join(refused))
-    strategy(settings)
+        raise Infeasible("; ".join(dict.fromkeys(refused)))
 
 
 def uses_graphs(spec: EngineSpec, device_type: str) -> bool:

@@ -39,6 +39,7 @@ DECODINGS: dict[EngineKind, tuple[str, ...]] = {
 """Kinds of `workload.decoding` that an engine has."""
 SPECULATION: dict[EngineKind, tuple[str, ...]] = {
     "vllm": ("draft", "ngram", "stated"),
+    "transformers": ("draft", "ngram"),
     # What ngram would find depends on a text, and a simulation has none.
     "simulated": ("draft", "stated"),
 }
