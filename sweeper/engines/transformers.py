@@ -4,12 +4,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import CompileConfig, GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
 from sweeper.decoding import Beam, beams, draws
 from sweeper.engines import Clock, Event, Request, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
+from sweeper.engines.transformers_compile import CompiledSteps, allow, compile_config
 from sweeper.engines.transformers_decoding import (
     DecodingTally,
     Seen,
@@ -24,6 +25,7 @@ from sweeper.engines.transformers_settings import (
     generation_options,
     refuse_other_than_asked,
     refuse_unavailable,
+    refuse_uncompiled,
     uses_graphs,
 )
 from sweeper.engines.transformers_speculation import (
@@ -35,7 +37,7 @@ from sweeper.engines.transformers_speculation import (
     refuse_several,
 )
 from sweeper.engines.transformers_traits import TransformersTraits
-from sweeper.errors import EngineError, Infeasible, WrongSetting
+from sweeper.errors import EngineError, Infeasible
 from sweeper.spec import ModelSpec, Settings, Sizes
 from sweeper.speculation import Draft
 
@@ -63,7 +65,7 @@ class TransformersEngine(TransformersTraits):
         """The transformers model, from `load` to `close`."""
         self._draft: Any = None
         self._drafts = Drafts()
-        self._graphs_compiled_before = 0
+        self._compiled = CompiledSteps()
         self._generated_tokens = 0
         self._peak = PeakMemory(self._allocated_bytes, self._forget_allocated)
         self.last_tokens: Any = None
@@ -91,11 +93,8 @@ class TransformersEngine(TransformersTraits):
             make = self.model._get_candidate_generator
             self.model._get_candidate_generator = self._drafts.counting(make)
         if spec.compile:
-            # Every batch size is compiled on its own; beyond the limit torch would silently
-            # go on uncompiled.
-            torch._dynamo.config.recompile_limit = 8 + 2 * len(self._sizes.batch_sizes)
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            self._graphs_compiled_before = compiled_graphs()
+            allow(len(self._sizes.batch_sizes))
+            self._compiled.watch(self.model)
         self._peak.forget()
         self._peak.keep()
         loaded = Loaded(
@@ -118,6 +117,7 @@ class TransformersEngine(TransformersTraits):
         submitted_s = self._clock.now()
         width = beams(strategy(settings))
         refuse_several(assistance(self._settings.engine), len(requests), beams=width)
+        refuse_uncompiled(self._settings.engine, strategy(settings))
         self._refuse_impossible(requests, width)
         self._times.begin()
         self.last_tokens = None
@@ -127,7 +127,6 @@ class TransformersEngine(TransformersTraits):
             self._peak.forget()
             raise
         self._peak.keep()
-        self._check_compiled()
         self._generated_tokens += sum(request.output_tokens for request in requests)
         yield from batch_events(requests, submitted_s, self._times.times_s)
 
@@ -154,6 +153,7 @@ class TransformersEngine(TransformersTraits):
             "peak_memory_bytes": float(self._peak.most_bytes),
             "generated_tokens": float(self._generated_tokens),
             **self._decoded.counts(),
+            **(self._compiled.counts() if self._settings.engine.compile else {}),
             **(self._drafts.counts() if self._settings.engine.speculative is not None else {}),
         }
 
@@ -188,7 +188,7 @@ class TransformersEngine(TransformersTraits):
             rest["streamer"] = self._times
         if self._draft is not None:
             rest["assistant_model"] = self._draft
-        assisted = self._drafts.requests
+        assisted, compiled = self._drafts.requests, self._compiled.steps
         if draws(asked):
             torch.manual_seed(batch_seed(settings, requests[0]))
         before = self._random_state()
@@ -199,6 +199,9 @@ class TransformersEngine(TransformersTraits):
         if spec.speculative is not None:
             self._drafts.check(assisted, requests[0])
         self._decoded.add(asked, Seen(requests=len(requests), rows=seen_by.rows, drew=drew))
+        if spec.compile:
+            graphs = uses_graphs(spec, self._device.type)
+            self._compiled.check(output.shape[1] - prompts.shape[1] - 1, compiled, graphs=graphs)
         tokens = output[:, prompts.shape[1] :].clone()
         if isinstance(asked, Beam):
             self._times.all_at_once(tokens.shape[1])
@@ -254,27 +257,3 @@ class TransformersEngine(TransformersTraits):
             free = host_memory.free_bytes()
             if needed > free:
                 raise Infeasible(f"out of memory: KV cache of {needed} bytes, {free} free")
-
-    def _check_compiled(self) -> None:
-        decoded = len(self._times.times_s) > 1
-        if not decoded or not self._settings.engine.compile:
-            return
-        if compiled_graphs() == self._graphs_compiled_before:
-            raise WrongSetting("engine.compile was asked, transformers did not compile this model")
-
-
-def compile_config(graphs: bool) -> Any:
-    """How decoding steps are compiled: every batch size for itself.
-
-    torch's default would compile the second size it meets with variable shapes, so that a point's
-    speed depended on which came before it.
-    """
-    options = CompileConfig(dynamic=False, mode="reduce-overhead" if graphs else "default")
-    options._compile_all_devices = True
-    return options
-
-
-def compiled_graphs() -> int:
-    """Graphs that torch has captured for compilation in this process."""
-    count: int = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    return count

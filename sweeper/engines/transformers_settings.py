@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.decoding import Decoding
+from sweeper.decoding import Beam, Decoding
 from sweeper.engines.transformers_decoding import decoding_options, strategy
 from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible, WrongSetting
@@ -79,6 +79,15 @@ def refuse_unavailable(settings: Settings) -> None:
             refused.append(str(error))
     if refused:
         raise Infeasible("; ".join(dict.fromkeys(refused)))
+
+
+def refuse_uncompiled(spec: EngineSpec, asked: Decoding) -> None:
+    """Raises `Infeasible` for what transformers does not compile."""
+    if spec.compile and isinstance(asked, Beam):
+        raise Infeasible(
+            "workload.decoding beam with engine.compile: transformers compiles no step of a beam "
+            "search: set engine.compile: false"
+        )
 
 
 def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
