@@ -38,6 +38,7 @@ DECODINGS: dict[str, dict[str, object]] = {
     "transformers, beam search": {"kind": "beam", "width": 3},
     "transformers, top-p": {"kind": "top_p", "p": 0.9, "temperature": 0.8},
 }
+STATIC_ONLY = {"transformers, with a draft", "transformers, beam search"}
 MOST_REQUESTS = {"transformers, with a draft": 1}
 VLLM = [
     pytest.mark.engine,
@@ -93,6 +94,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             settings=settings,
             make=make,
             absurd=ABSURD[settings.engine.kind],
+            serves=request.param not in STATIC_ONLY,
             most_requests=MOST_REQUESTS.get(request.param, 4),
         )
     engine.close()

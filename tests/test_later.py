@@ -49,7 +49,10 @@ def study(tmp_path):
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
         ("quality: {command: x, min: 1}", "quality.command"),
-        ("engine: {kind: transformers}", "workload.batching: continuous"),
+        (
+            "engine: {kind: transformers}",
+            "engine.compile: true is not available yet with engine.kind transformers, only false",
+        ),
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",
             "engine.tensor_parallel: 2",
@@ -100,6 +103,11 @@ def test_vllm_batches_either_way_over_several_gpus(study):
 
 def test_a_simulated_study_asks_for_nothing_that_is_not_there(study):
     assert unavailable(study(SIZES + "quality: unchecked_ok\nmeter: nvml")) == []
+
+
+def test_transformers_batches_either_way_with_budgets_where_steps_are_shared(study):
+    text = "axes: {engine.kind: [transformers], engine.compile: [false], "
+    assert unavailable(study(text + "engine.max_batched_tokens: [null, 99]}")) == []
 
 
 def test_engines_speculate_each_in_its_ways(study):

@@ -1,21 +1,29 @@
 """Hugging Face transformers: `generate` over static batches, as people use it."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from sweeper.decoding import Beam, beams, draws
+from sweeper.decoding import Beam, Decoding, beams, draws
 from sweeper.engines import Clock, Event, Request, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_compile import CompiledSteps, allow, compile_config
+from sweeper.engines.transformers_continuous import (
+    PAGE_TOKENS,
+    Continuous,
+    batching_options,
+    blocks,
+)
 from sweeper.engines.transformers_decoding import (
     DecodingTally,
     Seen,
     Steps,
     batch_seed,
+    decoding_options,
     strategy,
 )
 from sweeper.engines.transformers_device import claim, free_caches, threads, within_memory
@@ -24,6 +32,7 @@ from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
     generation_options,
     refuse_other_than_asked,
+    refuse_static_only,
     refuse_unavailable,
     refuse_uncompiled,
     uses_graphs,
@@ -37,13 +46,13 @@ from sweeper.engines.transformers_speculation import (
     refuse_several,
 )
 from sweeper.engines.transformers_traits import TransformersTraits
-from sweeper.errors import EngineError, Infeasible
+from sweeper.errors import EngineError, Infeasible, WrongSetting
 from sweeper.spec import ModelSpec, Settings, Sizes
 from sweeper.speculation import Draft
 
 
 class TransformersEngine(TransformersTraits):
-    """Static batches on one GPU, or on the CPU where `devices` is empty.
+    """Static batches and continuous ones on one GPU, or on the CPU where `devices` is empty.
 
     `engine.options` are further keyword arguments of `generate`. With `engine.compile` the cache
     is static and decoding steps are compiled, as `generate` offers it; on a GPU `engine.graphs`
@@ -63,10 +72,14 @@ class TransformersEngine(TransformersTraits):
         self._device: Any = None
         self.model: Any = None
         """The transformers model, from `load` to `close`."""
+        self._batched: Continuous | None = None
+        self._batched_as: Decoding | None = None
+        self._served_steps = 0
         self._draft: Any = None
         self._drafts = Drafts()
         self._compiled = CompiledSteps()
         self._generated_tokens = 0
+        self._batches: Mapping[str, Any] | None = None
         self._peak = PeakMemory(self._allocated_bytes, self._forget_allocated)
         self.last_tokens: Any = None
         """Token ids that the last batch generated, a row for each request (a tensor)."""
@@ -102,7 +115,9 @@ class TransformersEngine(TransformersTraits):
         )
         found = resolved(self._settings, loaded)
         refuse_other_than_asked(spec, found)
-        return found
+        if self._settings.workload.batching == "continuous":
+            self._batching(self._settings)
+        return {**found, "continuous": self._batches}
 
     def generate(
         self, requests: Sequence[Request], settings: Settings
@@ -119,6 +134,7 @@ class TransformersEngine(TransformersTraits):
         refuse_several(assistance(self._settings.engine), len(requests), beams=width)
         refuse_uncompiled(self._settings.engine, strategy(settings))
         self._refuse_impossible(requests, width)
+        self._end_batching()
         self._times.begin()
         self.last_tokens = None
         try:
@@ -133,16 +149,37 @@ class TransformersEngine(TransformersTraits):
     def serve(
         self, source: Iterator[Request], in_flight: int, settings: Settings
     ) -> Generator[Event, None, None]:
-        """Not available: `generate` of transformers batches statically.
+        """A closed loop through transformers' own continuous batching.
+
+        Its cache is made for the launch's largest batch, and kept until a static batch comes.
 
         Raises:
-            Infeasible: always.
+            Infeasible: it needs more memory, positions or requests at a time than there are, or is
+                asked for what only static batches have.
+            EngineError: anything else.
         """
-        raise Infeasible("transformers batches statically: workload.batching=static")
+        if in_flight > self._sizes.max_batch_size:
+            most = self._sizes.max_batch_size
+            raise Infeasible(f"{in_flight} requests in flight, the launch is made for {most}")
+        batching = self._batching(settings)
+        before = batching.generated_tokens
+        events = batching.serve(map(self._fitting, source), in_flight)
+        try:
+            with closing(events):
+                while (event := within_memory(lambda: next(events, None))) is not None:
+                    yield event
+            self._peak.keep()
+        except EngineError:
+            self._end_batching()
+            self._peak.forget()
+            raise
+        finally:
+            self._generated_tokens += batching.generated_tokens - before
 
     def progress(self) -> int:
         """Decoding steps since load; another thread may ask while a batch runs."""
-        return self._times.steps + self._beams.steps
+        served = 0 if self._batched is None else self._batched.steps
+        return self._times.steps + self._beams.steps + self._served_steps + served
 
     def counts(self) -> Mapping[str, float]:
         """Peak bytes (of the GPU; without one, of the process) and tokens generated, since load.
@@ -164,11 +201,50 @@ class TransformersEngine(TransformersTraits):
 
     def close(self) -> None:
         """Free the model and what was compiled for it."""
+        self._end_batching()
         was_loaded, self.model, self.last_tokens = self.model is not None, None, None
         self._draft = None
         if was_loaded and self._settings.engine.compile:
             torch._dynamo.reset()
         free_caches()
+
+    def _batching(self, settings: Settings) -> Continuous:
+        """The manager that decodes as asked; another one ends."""
+        if self.model is None:
+            raise EngineError("the engine is not loaded")
+        spec, asked = self._settings.engine, strategy(settings)
+        refuse_static_only(spec, asked)
+        if self._batched is not None and self._batched_as == asked:
+            return self._batched
+        self._end_batching()
+        self._refuse_cache(blocks(self._sizes) * PAGE_TOKENS)
+        options = batching_options(
+            spec,
+            self._sizes,
+            graphs=spec.graphs and self._device.type == "cuda",
+            seed=settings.workload.seed,
+        )
+        generation = GenerationConfig(**decoding_options(asked), eos_token_id=-1)
+        made = within_memory(lambda: Continuous(self.model, options, generation, self._clock))
+        self._batched, self._batched_as = made, asked
+        self._batches = within_memory(made.start)
+        if self._batches["draws"] != draws(asked):
+            raise WrongSetting(f"workload.decoding: {asked} was asked, transformers does another")
+        return made
+
+    def _end_batching(self) -> None:
+        if self._batched is not None:
+            self._served_steps += self._batched.steps
+            self._batched.close()
+            self._batched = None
+            free_caches()
+
+    def _fitting(self, request: Request) -> Request:
+        """Raises `Infeasible` for a request that is longer than the launch was made for."""
+        length, longest = batch_positions([request]), self._sizes.max_model_len
+        if length > longest:
+            raise Infeasible(f"{length} positions asked, the launch is made for {longest}")
+        return request
 
     def _run(self, requests: Sequence[Request], settings: Settings) -> Any:
         spec, asked = self._settings.engine, strategy(settings)
@@ -253,7 +329,10 @@ class TransformersEngine(TransformersTraits):
         if positions is not None and asked > positions:
             raise Infeasible(f"{asked} positions asked, the model has {positions}")
         if self._device.type == "cpu":
-            needed = len(requests) * width * asked * weights.cache_bytes_per_token(self.model)
-            free = host_memory.free_bytes()
-            if needed > free:
-                raise Infeasible(f"out of memory: KV cache of {needed} bytes, {free} free")
+            self._refuse_cache(len(requests) * width * asked)
+
+    def _refuse_cache(self, tokens: int) -> None:
+        """A KV cache that the host cannot hold."""
+        needed, free = tokens * weights.cache_bytes_per_token(self.model), host_memory.free_bytes()
+        if self._device.type == "cpu" and needed > free:
+            raise Infeasible(f"out of memory: KV cache of {needed} bytes, {free} free")

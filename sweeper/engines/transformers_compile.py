@@ -59,10 +59,9 @@ class CompiledSteps:
         get: Callable[..., Any] = model.get_compiled_call
 
         def get_compiled_call(config: Any) -> Callable[..., Any]:
-            call = get(config)
+            call: Callable[..., Any] = get(config)
             if call is not getattr(model, "_compiled_call", None):
-                uncompiled: Callable[..., Any] = call
-                return uncompiled
+                return call
 
             def counted(*args: Any, **kwargs: Any) -> Any:
                 self.steps += 1

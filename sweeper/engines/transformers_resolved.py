@@ -44,7 +44,7 @@ def resolved(settings: Settings, loaded: Loaded) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "mode": "offline",
-        "batching": "static",
+        "batching": settings.workload.batching,
         "dtype": dtype,
         "tensor_parallel": 1,
         "pipeline_parallel": 1,
@@ -59,7 +59,7 @@ def resolved(settings: Settings, loaded: Loaded) -> dict[str, Any]:
         "chunked_prefill": False,
         "prefix_caching": False,
         "attention": config._attn_implementation,
-        "max_batched_tokens": None,
+        "max_batched_tokens": spec.max_batched_tokens,
         "options": dict(spec.options),
         "notes": notes(spec, loaded.device.type),
     }

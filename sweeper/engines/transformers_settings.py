@@ -65,7 +65,9 @@ def refuse_unavailable(settings: Settings) -> None:
         "engine.kv_cache_dtype": spec.kv_cache_dtype not in {"auto", spec.dtype},
         "engine.chunked_prefill": spec.chunked_prefill is True,
         "engine.prefix_caching": spec.prefix_caching,
-        "engine.max_batched_tokens": spec.max_batched_tokens is not None,
+        "engine.max_batched_tokens with workload.batching static": (
+            spec.max_batched_tokens is not None and settings.workload.batching == "static"
+        ),
     }
     refused = [f"{name} is not available with transformers yet" for name in asked if asked[name]]
     refused += [
@@ -87,6 +89,22 @@ def refuse_uncompiled(spec: EngineSpec, asked: Decoding) -> None:
         raise Infeasible(
             "workload.decoding beam with engine.compile: transformers compiles no step of a beam "
             "search: set engine.compile: false"
+        )
+
+
+def refuse_static_only(spec: EngineSpec, asked: Decoding) -> None:
+    """Raises `Infeasible` for what transformers does in static batches alone."""
+    only = {
+        "workload.decoding beam": isinstance(asked, Beam),
+        "engine.speculative": spec.speculative is not None,
+        "engine.compile": spec.compile,
+        "engine.options": bool(spec.options),
+    }
+    refused = ", ".join(name for name in only if only[name])
+    if refused:
+        raise Infeasible(
+            f"{refused} with workload.batching continuous: with transformers of static batches "
+            "only (workload.batching: static)"
         )
 
 

@@ -10,7 +10,7 @@ class TransformersTraits:
     """The capabilities of `TransformersEngine`."""
 
     streams = True
-    continuous = False
+    continuous = True
     needs_gpu = False
     libraries = ("torch", "transformers")
 

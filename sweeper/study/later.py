@@ -59,7 +59,13 @@ def unavailable(study: Study) -> list[str]:
     found = list(_of_study(study))
     for key in (key for key in leaves(Settings) if key in keys):
         found += [said for settings in looks(study, (key,)) for said in _of_key(settings, key)]
-    touched = ("engine.kind", "engine.tensor_parallel", "workload.batching", *OF_A_SCHEDULER)
+    touched = (
+        "engine.kind",
+        "engine.compile",
+        "engine.tensor_parallel",
+        "workload.batching",
+        *OF_A_SCHEDULER,
+    )
     for settings in looks(study, touched):
         found += _of_transformers(settings)
     for settings in looks(study, ("engine.kind", "engine.simulates", "engine.attention")):
@@ -111,13 +117,15 @@ def _of_transformers(settings: Settings) -> Iterator[str]:
     if settings.engine.kind != "transformers":
         return
     said = "is not available yet with engine.kind transformers, only"
-    if settings.workload.batching != "static":
-        yield f"workload.batching: {settings.workload.batching} {said} static"
+    static = settings.workload.batching == "static"
+    if settings.engine.compile and not static:
+        yield f"engine.compile: true {said} false where workload.batching is continuous"
     if settings.engine.tensor_parallel > 1:
         yield f"engine.tensor_parallel: {settings.engine.tensor_parallel} {said} 1"
     for key in OF_A_SCHEDULER:
         value, default = lookup(settings, key), lookup(Settings(), key)
-        if value != default:
+        budget = key == "engine.max_batched_tokens" and not static
+        if value != default and not budget:
             yield f"{key}: {show(value)} {said} {show(default)}"
 
 
