@@ -22,6 +22,7 @@ from sweeper.spec import EngineSpec, Settings, Sizes, WorkloadSpec
 from sweeper.trial.latency import Timeline, samples
 
 PLAIN = EngineSpec(kind="transformers", compile=False)
+STATIC = WorkloadSpec(batching="static")
 LOOKUP = {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1}
 STATED = {"kind": "stated", "tokens": 2, "acceptance": 0.5, "model": "tiny"}
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
@@ -118,7 +119,7 @@ def test_latencies_of_a_batch_are_those_of_its_steps():
     ],
 )
 def test_what_is_not_available_is_refused_by_name(engine: dict[str, object], said: str):
-    both = Settings(engine=replace(PLAIN, **{"prefix_caching": True, **engine}))
+    both = Settings(engine=replace(PLAIN, **{"prefix_caching": True, **engine}), workload=STATIC)
     with pytest.raises(Infeasible) as raised:
         refuse_unavailable(both)
     assert said in str(raised.value)

@@ -40,6 +40,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         settings = Settings(
             model=ModelSpec(id=str(folder), weights="dummy"),
             engine=EngineSpec(kind="transformers", dtype="float32", compile=False),
+            workload=WorkloadSpec(batching="static"),
         )
         made = TransformersEngine(settings, SIZES, (), RealClock())
         made.load()

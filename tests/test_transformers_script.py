@@ -209,8 +209,30 @@ def test_other_decoding_is_a_script_that_runs(
     assert seen["kv_cache"] == "dynamic"
 
 
+@pytest.mark.slow
+def test_continuous_batching_is_a_script_that_runs() -> None:
+    folder = str(Path(sys.executable).parent)
+    spec = EngineSpec(kind="transformers", dtype="float32", compile=False, max_batched_tokens=128)
+    workload = WorkloadSpec(batch_size=BATCH, input_tokens=INPUT, output_tokens=OUTPUT)
+    settings = Settings(model=DUMMY, engine=spec, workload=workload)
+    done = subprocess.run(
+        ["bash", "-c", script(settings, SIZES, "cpu", 1)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": os.pathsep.join((folder, os.environ["PATH"]))},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [len(row) for row in rows] == [OUTPUT] * BATCH
+
+
 def test_on_a_gpu_the_script_replays_graphs_there() -> None:
-    settings = Settings(model=DUMMY, engine=EngineSpec(kind="transformers", dtype="bfloat16"))
+    settings = Settings(
+        model=DUMMY,
+        engine=EngineSpec(kind="transformers", dtype="bfloat16"),
+        workload=WorkloadSpec(batching="static"),
+    )
     text = script(settings, SIZES, "cuda", 4)
     compile(text.split("\n", 1)[1].removesuffix("\nEND"), "script", "exec")
     assert "CompileConfig(dynamic=False, mode='reduce-overhead')" in text

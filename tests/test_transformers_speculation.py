@@ -61,7 +61,9 @@ def make(pair: tuple[str, str]) -> Iterator[Callable[..., Any]]:
     def engine(speculative: dict[str, Any] | None, **spec: Any) -> Any:
         asked = {"kind": "transformers", "dtype": "float32", "compile": False, **spec}
         settings = Settings(
-            model=ModelSpec(id=pair[0]), engine=EngineSpec(**asked, speculative=speculative)
+            model=ModelSpec(id=pair[0]),
+            engine=EngineSpec(**asked, speculative=speculative),
+            workload=GREEDY.workload,
         )
         made.append(TransformersEngine(settings, SIZES, (), RealClock()))
         return made[-1]

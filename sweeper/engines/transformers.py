@@ -12,12 +12,7 @@ from sweeper.engines import Clock, Event, Request, host_memory, weights
 from sweeper.engines.device_memory import PeakMemory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_compile import CompiledSteps, allow, compile_config
-from sweeper.engines.transformers_continuous import (
-    PAGE_TOKENS,
-    Continuous,
-    batching_options,
-    blocks,
-)
+from sweeper.engines.transformers_continuous import Continuous
 from sweeper.engines.transformers_decoding import (
     DecodingTally,
     Seen,
@@ -30,6 +25,9 @@ from sweeper.engines.transformers_device import claim, free_caches, threads, wit
 from sweeper.engines.transformers_resolved import Loaded, resolved
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
+    PAGE_TOKENS,
+    batching_options,
+    blocks,
     generation_options,
     refuse_other_than_asked,
     refuse_static_only,

@@ -4,7 +4,6 @@ The manager's loop runs in a thread of its own and routes what every step gave t
 Ours stands in its place, so that a step is told of as one, at the moment its tokens were there.
 """
 
-import math
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
@@ -18,38 +17,11 @@ from transformers.generation.continuous_batching.requests import RequestStatus
 from sweeper.engines import Clock, Event, Request
 from sweeper.engines.vllm_events import Output, Running
 from sweeper.errors import EngineError
-from sweeper.spec import EngineSpec, Sizes
 
-PAGE_TOKENS = 256
-"""Tokens of a page of the cache: transformers' own."""
 ATTENTIVE_S = 0.5
 """How often a waiting reader looks whether the loop still lives."""
 DRAIN_S = 60.0
 """What is cancelled ends with the step under way, within less than this."""
-
-
-def blocks(sizes: Sizes) -> int:
-    """Pages that the launch's largest batch needs at full length, and one to spare for each."""
-    return sizes.max_batch_size * (math.ceil(sizes.max_model_len / PAGE_TOKENS) + 1)
-
-
-def batching_options(spec: EngineSpec, sizes: Sizes, *, graphs: bool, seed: int) -> dict[str, Any]:
-    """Arguments of `ContinuousBatchingConfig`: what it would choose by itself is said where it can.
-
-    It would switch to flash attention where that is installed, share blocks of equal prompts, and
-    take nine tenths of the memory for its cache.
-    """
-    return {
-        "page_size": PAGE_TOKENS,
-        "num_blocks": blocks(sizes),
-        "max_batch_tokens": spec.max_batched_tokens,
-        "max_requests_per_batch": sizes.max_batch_size,
-        "allow_block_sharing": spec.prefix_caching,
-        "use_cuda_graph": graphs,
-        "auto_switch_to_flash": False,
-        "drop_unsupported_processors": False,
-        "seed": seed,
-    }
 
 
 @dataclass(frozen=True, slots=True)

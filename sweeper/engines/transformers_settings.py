@@ -1,5 +1,6 @@
 """What transformers can be asked for, and what of it was done."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
 
+PAGE_TOKENS = 256
+"""Tokens of a page of the cache: transformers' own."""
 DECIDED = frozenset(
     {
         "assistant_confidence_threshold",
@@ -142,3 +145,27 @@ def notes(spec: EngineSpec, device_type: str) -> dict[str, str]:
     if spec.graphs and not uses_graphs(spec, device_type):
         return {"graphs": "off: CUDA graphs need a GPU and engine.compile"}
     return {}
+
+
+def blocks(sizes: Sizes) -> int:
+    """Pages that the launch's largest batch needs at full length, and one to spare for each."""
+    return sizes.max_batch_size * (math.ceil(sizes.max_model_len / PAGE_TOKENS) + 1)
+
+
+def batching_options(spec: EngineSpec, sizes: Sizes, *, graphs: bool, seed: int) -> dict[str, Any]:
+    """Arguments of `ContinuousBatchingConfig`: what it would choose by itself is said where it can.
+
+    It would switch to flash attention where that is installed, share blocks of equal prompts, and
+    take nine tenths of the memory for its cache.
+    """
+    return {
+        "page_size": PAGE_TOKENS,
+        "num_blocks": blocks(sizes),
+        "max_batch_tokens": spec.max_batched_tokens,
+        "max_requests_per_batch": sizes.max_batch_size,
+        "allow_block_sharing": spec.prefix_caching,
+        "use_cuda_graph": graphs,
+        "auto_switch_to_flash": False,
+        "drop_unsupported_processors": False,
+        "seed": seed,
+    }
