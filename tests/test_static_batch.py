@@ -105,7 +105,7 @@ def test_latencies_of_a_batch_are_those_of_its_steps():
         ({"tensor_parallel": 2}, "engine.tensor_parallel"),
         ({"pipeline_parallel": 2}, "engine.pipeline_parallel"),
         ({"data_parallel": 2}, "engine.data_parallel"),
-        ({"quantization": "awq"}, "engine.quantization"),
+        ({"quantization": "awq"}, "engine.quantization awq is not available"),
         ({"kv_cache_dtype": "fp8"}, "engine.kv_cache_dtype"),
         ({"speculative": {"kind": "ngram"}}, "engine.speculative.tokens"),
         ({"speculative": {"kind": "ngram", "tokens": 2}}, "prompt_lookup_min"),

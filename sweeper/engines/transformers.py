@@ -22,6 +22,7 @@ from sweeper.engines.transformers_decoding import (
     strategy,
 )
 from sweeper.engines.transformers_device import claim, free_caches, threads, within_memory
+from sweeper.engines.transformers_quantization import quantize
 from sweeper.engines.transformers_resolved import Loaded, resolved
 from sweeper.engines.transformers_script import script
 from sweeper.engines.transformers_settings import (
@@ -95,6 +96,10 @@ class TransformersEngine(TransformersTraits):
         self._device = claim(self._devices)
         torch.set_num_threads(threads())
         self.model = self._built(model)
+        quantized = None
+        if (how := spec.quantization) is not None:
+            quantized = within_memory(lambda: quantize(self.model, how))
+            free_caches()
         asked, draft = assistance(spec), draft_of(self._settings)
         if draft is not None and isinstance(asked, Draft):
             self._draft = self._built(draft)
@@ -109,7 +114,11 @@ class TransformersEngine(TransformersTraits):
         self._peak.forget()
         self._peak.keep()
         loaded = Loaded(
-            model=self.model, draft=self._draft, device=self._device, devices=self._devices
+            model=self.model,
+            draft=self._draft,
+            device=self._device,
+            devices=self._devices,
+            quantization=quantized,
         )
         found = resolved(self._settings, loaded)
         refuse_other_than_asked(spec, found)

@@ -1,6 +1,6 @@
 """What every setting resolved to: read from the model, the draft and torch, not from the study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class Loaded:
     draft: Any
     device: Any
     devices: Sequence[str]
+    quantization: Mapping[str, Any] | None
 
 
 def resolved(settings: Settings, loaded: Loaded) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def resolved(settings: Settings, loaded: Loaded) -> dict[str, Any]:
         "data_parallel": 1,
         "compile": spec.compile,
         "graphs": uses_graphs(spec, loaded.device.type),
-        "quantization": None,
+        "quantization": loaded.quantization and spec.quantization,
+        "quantized": loaded.quantization,
         "kv_cache": "static" if spec.compile else "dynamic",
         "kv_cache_dtype": dtype,
         "speculative": _speculative(settings, loaded.draft),

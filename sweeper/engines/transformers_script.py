@@ -7,6 +7,7 @@ from typing import Any
 from sweeper import shapes
 from sweeper.decoding import draws
 from sweeper.engines.transformers_decoding import decoding_options, strategy
+from sweeper.engines.transformers_quantization import QUANTIZATIONS
 from sweeper.engines.transformers_settings import (
     batching_options,
     generation_options,
@@ -18,7 +19,7 @@ from sweeper.engines.transformers_speculation import (
     draft_of,
     draft_options,
 )
-from sweeper.spec import ModelSpec, Settings, Sizes
+from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes
 from sweeper.speculation import Draft
 
 
@@ -38,6 +39,7 @@ def script(settings: Settings, sizes: Sizes, device: str, threads: int) -> str:
             *_model("model", settings.model, spec.dtype, spec.attention),
             f"model = model.to({device!r}).eval()",
             "model.generation_config = GenerationConfig()",
+            *_quantized(spec),
             *_draft(settings, device),
             f"size = ({sizes.max_batch_size}, {workload.input_tokens})",
             f"prompts = torch.randint(model.config.vocab_size, size, device={device!r})",
@@ -45,6 +47,16 @@ def script(settings: Settings, sizes: Sizes, device: str, threads: int) -> str:
             "END",
         )
     )
+
+
+def _quantized(spec: EngineSpec) -> Iterator[str]:
+    if spec.quantization is None:
+        return
+    how = QUANTIZATIONS[spec.quantization]
+    yield f"from torchao.quantization import {how}, quantize_"
+    yield "head = model.get_output_embeddings()"
+    yield "linear = lambda each, _: isinstance(each, torch.nn.Linear) and each is not head"
+    yield f"quantize_(model, {how}(), linear)"
 
 
 def _static(settings: Settings, sizes: Sizes, device: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.decoding import Beam, Decoding
 from sweeper.engines.transformers_decoding import decoding_options, strategy
+from sweeper.engines.transformers_quantization import quantization_fault
 from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
@@ -64,7 +65,6 @@ def refuse_unavailable(settings: Settings) -> None:
         "engine.tensor_parallel above 1": spec.tensor_parallel > 1,
         "engine.pipeline_parallel above 1": spec.pipeline_parallel > 1,
         "engine.data_parallel above 1": spec.data_parallel > 1,
-        "engine.quantization": spec.quantization is not None,
         "engine.kv_cache_dtype": spec.kv_cache_dtype not in {"auto", spec.dtype},
         "engine.chunked_prefill": spec.chunked_prefill is True,
         "engine.prefix_caching": spec.prefix_caching,
@@ -77,6 +77,8 @@ def refuse_unavailable(settings: Settings) -> None:
         f"engine.options.{name} is decided by other keys of the study"
         for name in sorted(DECIDED & set(spec.options))
     ]
+    if fault := quantization_fault(spec.quantization):
+        refused.append(fault)
     for check in (strategy, lambda each: assistance(each.engine), draft_of):
         try:
             check(settings)

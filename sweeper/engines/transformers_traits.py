@@ -1,6 +1,7 @@
 """What transformers can do, and whether a node has it: known without importing it, nor torch."""
 
 from sweeper.engines.access import hub_environment, library_fault, model_fault
+from sweeper.engines.transformers_quantization import quantization_fault
 from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible
 from sweeper.spec import Settings
@@ -27,6 +28,8 @@ class TransformersTraits:
         """
         if missing := library_fault("transformers", cls.libraries):
             return missing
+        if fault := quantization_fault(settings.engine.quantization):
+            return fault
         try:
             assistance(settings.engine)
             draft = draft_of(settings)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeper.decoding import KINDS as DECODING
 from sweeper.engines import ENGINES
+from sweeper.engines.transformers_quantization import QUANTIZATIONS
 from sweeper.meters import METERS
 from sweeper.schema import leaves, lookup, show
 from sweeper.search import SEARCHES
@@ -17,7 +18,6 @@ UNTOUCHED = (
     "engine.mode",
     "engine.pipeline_parallel",
     "engine.data_parallel",
-    "engine.quantization",
     "engine.kv_cache_dtype",
     "engine.prefix_caching",
     "gpu.power_limit_w",
@@ -48,7 +48,9 @@ BY_ENGINE = {"engine.speculative": SPECULATION, "workload.decoding": DECODINGS}
 ATTENTIONS: dict[EngineKind, tuple[str, ...]] = {
     "transformers": ("eager", "sdpa", "flash_attention_2"),
 }
-"""Values of `engine.attention` beside null that an engine has."""
+QUANTIZED: dict[EngineKind, tuple[str, ...]] = {"transformers": tuple(QUANTIZATIONS)}
+VALUES_BY_ENGINE = {"engine.attention": ATTENTIONS, "engine.quantization": QUANTIZED}
+"""Settings that an engine has some values of, beside null."""
 OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
 """Settings that mean something only where prompts and decoding share passes."""
 
@@ -68,8 +70,9 @@ def unavailable(study: Study) -> list[str]:
     )
     for settings in looks(study, touched):
         found += _of_transformers(settings)
-    for settings in looks(study, ("engine.kind", "engine.simulates", "engine.attention")):
-        found += _of_attention(settings)
+    for key in VALUES_BY_ENGINE:
+        for settings in looks(study, ("engine.kind", "engine.simulates", key)):
+            found += _of_values(settings, key)
     for key in BY_ENGINE:
         for settings in looks(study, ("engine.kind", key)):
             found += _by_engine(settings, key)
@@ -101,16 +104,14 @@ def _of_key(settings: Settings, key: str) -> Iterator[str]:
         yield f"{key}: {kind_of(settings, key)} is not available yet, only {only}"
 
 
-def _of_attention(settings: Settings) -> Iterator[str]:
-    engine, value = settings.engine.kind, settings.engine.attention
-    # A rehearsal stands for an engine, and has no attention of its own.
+def _of_values(settings: Settings, key: str) -> Iterator[str]:
+    engine, value = settings.engine.kind, lookup(settings, key)
+    # A rehearsal stands for an engine, and takes what that one does.
     stands_for = settings.engine.simulates or engine
-    known = ATTENTIONS.get(stands_for, ())
+    known = VALUES_BY_ENGINE[key].get(stands_for, ())
     if value is not None and value not in known:
         only = ", ".join(("null", *known))
-        yield (
-            f"engine.attention: {value} is not available yet with engine.kind {engine}, only {only}"
-        )
+        yield f"{key}: {value} is not available yet with engine.kind {engine}, only {only}"
 
 
 def _of_transformers(settings: Settings) -> Iterator[str]:
