@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from sweeper.decoding import beams, decoding
 from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
@@ -162,7 +163,7 @@ class SimulatedEngine:
         self._draw_noise(loaded)
         self._noise_ends_s = math.inf
         try:
-            yield from self._batch(loaded, requests)
+            yield from self._batch(loaded, requests, settings)
             self._batches[settings.workload.batch_size] += 1
         finally:
             self._meter().draw(loaded.physics.context_idle_w)
@@ -173,7 +174,7 @@ class SimulatedEngine:
         workload = settings.workload
         loaded = self._begin(settings, in_flight, workload.input_tokens + workload.output_tokens)
         self._noise_ends_s = 0.0
-        events = self._stream(loaded, source, in_flight)
+        events = self._stream(loaded, source, in_flight, settings)
         finished = 0
         try:
             for event in events:
@@ -259,14 +260,17 @@ class SimulatedEngine:
         self._fail_while_running(loaded, settings)
         return loaded
 
-    def _batch(self, loaded: _Loaded, requests: Sequence[Request]) -> Generator[Event, None, None]:
+    def _batch(
+        self, loaded: _Loaded, requests: Sequence[Request], settings: Settings
+    ) -> Generator[Event, None, None]:
         """One pass over all prompts, unless a stated budget bounds passes."""
         if self._settings.engine.max_batched_tokens is not None:
-            return self._stream(loaded, iter(requests), len(requests))
-        return static(requests, self._step, self._clock.now(), self._decoding(loaded))
+            return self._stream(loaded, iter(requests), len(requests), settings)
+        together = self._decoding(loaded, settings)
+        return static(requests, self._step, self._clock.now(), together)
 
     def _stream(
-        self, loaded: _Loaded, source: Iterator[Request], in_flight: int
+        self, loaded: _Loaded, source: Iterator[Request], in_flight: int, settings: Settings
     ) -> Generator[Event, None, None]:
         engine = self._settings.engine
         return continuous(
@@ -275,15 +279,15 @@ class SimulatedEngine:
             batched_tokens(engine, self._sizes),
             self._step,
             self._clock.now,
-            self._decoding(loaded),
+            self._decoding(loaded, settings),
             chunked=engine.chunked_prefill is not False,
         )
 
-    def _decoding(self, loaded: _Loaded) -> Decoding:
+    def _decoding(self, loaded: _Loaded, settings: Settings) -> Decoding:
         asked = speculation(self._settings.engine)
         chance = None if asked is None else acceptance(asked)
         if asked is None or chance is None:
-            return TokenByToken()
+            return TokenByToken(beams(decoding(settings.workload)))
         seed = loaded.options.seed
         return Speculative(asked.tokens, chance, seed, self._draft_pass, self._counts)
 
