@@ -27,8 +27,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -188,12 +188,27 @@ def measured(bars: Bars, seed: int, names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         began_s = time.monotonic()
         with (
+            _kept_aside(),
             tempfile.TemporaryDirectory() as folder,
             MAKERS[name](bars.load, Path(folder)) as pair,
         ):
             taken[name] = rounds(pair, bars.rounds, rng)
         print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr)
     return figures(taken, bars)
+
+
+@contextmanager
+def _kept_aside() -> Iterator[None]:
+    """Standard output is for the table alone: what engines print goes to standard error."""
+    sys.stdout.flush()
+    aside = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(aside, 1)
+        os.close(aside)
 
 
 def main() -> int:

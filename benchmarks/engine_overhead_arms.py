@@ -1,13 +1,16 @@
 """The arms of `engine_overhead`: the same work through sweeper, and as one would do it without.
 
 Everything computes a tiny model of random weights on processors. On both sides of a comparison the
-prompts, the lengths, the sampling (greedy) and the batch are the same. What is timed through
-sweeper is what goes on in a window of a trial: the engine's events, taken into a timeline.
+prompts, the lengths, the sampling (greedy) and the batch are the same. vLLM computes on the first
+processor alone, so that there is another for whoever drives it, as there is beside a GPU. What is
+timed through sweeper is what goes on in a window of a trial: the engine's events, taken into a
+timeline.
 """
 
 import asyncio
 import contextlib
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,6 +76,11 @@ def requests(size: int) -> list[Request]:
     return [Request(place, ids, OUTPUT) for place, ids in enumerate(prompts(size))]
 
 
+def bound() -> dict[str, str]:
+    """Variables with which vLLM computes on one processor."""
+    return {"VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}
+
+
 def _settings(kind: EngineKind, batch: int, **more: Any) -> tuple[Settings, Sizes]:
     settings = Settings(
         model=more.pop("model", ModelSpec(shape="tiny", weights="dummy")),
@@ -104,7 +112,9 @@ def offline(load: Load, folder: Path) -> Iterator[Pair]:
     That is `LLM.generate` over all prompts; here it samples greedily, as sweeper does. Each side
     has an engine of its own, with the same arguments, which rests while the other works.
     """
-    settings, sizes = _settings("vllm", load.batch, dtype=DTYPE, compile=False, graphs=False)
+    settings, sizes = _settings(
+        "vllm", load.batch, dtype=DTYPE, compile=False, graphs=False, env=bound()
+    )
     with closing(engine_class("vllm")(settings, sizes, (), RealClock())) as engine:
         engine.load()
         llm, params = _bare_vllm(engine, folder)
@@ -139,6 +149,7 @@ def _bare_vllm(engine: Any, folder: Path) -> tuple[Any, Any]:
     path = folder / "bare"
     path.mkdir()
     (path / "config.json").write_text(architecture_file("tiny", "LlamaForCausalLM"))
+    os.environ.update(bound())
     llm = LLM(
         model=str(path),
         dtype=DTYPE,
@@ -169,7 +180,9 @@ def served(load: Load, folder: Path) -> Iterator[Pair]:
     sys.path.append(str(ROOT))
     from tests.completion_server import settings_of
 
-    settings = settings_of(folder / "served", length=INPUT + OUTPUT, most=load.in_flight)
+    settings = settings_of(
+        folder / "served", length=INPUT + OUTPUT, most=load.in_flight, env=bound()
+    )
     _, sizes = _settings("endpoint", load.in_flight)
     with closing(engine_class("endpoint")(settings, sizes, (), RealClock())) as engine:
         engine.load()

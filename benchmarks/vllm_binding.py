@@ -85,8 +85,10 @@ def table(found: Mapping[str, Any]) -> str:
     bars, of, rates = found["bars"], found["processors"], found["tokens_per_s"]
     lines = [
         f"{found['rounds']} rounds of {bars['seconds']:g} s an arm",
-        f"arithmetic on {of['all']} processors: {rates['all']:.0f} tokens/s, "
-        f"on {of['bound']}: {rates['bound']:.0f}",
+        (
+            f"arithmetic on {of['all']} processors: {rates['all']:.0f} tokens/s, "
+            f"on {of['bound']}: {rates['bound']:.0f}"
+        ),
         _row("bound / all", found["bound_to_all"], f"low >= {bars['ratio_low']:g}"),
         _row("all / all", found["control_to_all"], ""),
         "holds" if found["ok"] else "DOES NOT HOLD",

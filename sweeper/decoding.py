@@ -1,4 +1,7 @@
-"""How the next token is chosen, as a study asks for it under `workload.decoding` (pure)."""
+"""Decoding strategies as a study asks for them: how tokens are chosen (pure).
+
+Lengths are forced under each of them: no end of sequence ends a request.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +13,15 @@ from sweeper.spec import WorkloadSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy:
-    """The likeliest token, always."""
+    """The most probable token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """The `width` likeliest texts are kept, token by token, and one of them is the answer."""
+    """Beam search: the `width` most probable texts go on, and the best of them is the result.
+
+    Which tokens it has is known when it has ended: nothing streams.
+    """
 
     width: int = field(metadata={"min": 1})
 
@@ -84,3 +90,13 @@ def beam_width(workload: WorkloadSpec) -> int:
 def request_seed(workload: WorkloadSpec, index: int) -> int:
     """A seed of one request: of its workload's seed and its index within the launch."""
     return (workload.seed * 1_000_003 + index) % SEEDS
+
+
+def beams(asked: Decoding) -> int:
+    """Texts that go on at a time for each request."""
+    return asked.width if isinstance(asked, Beam) else 1
+
+
+def draws(asked: Decoding) -> bool:
+    """Whether tokens are drawn by chance."""
+    return isinstance(asked, Temperature | TopP)

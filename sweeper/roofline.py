@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sweeper.decoding import beam_width
+from sweeper.decoding import beams, decoding
 from sweeper.gpu_data import Gpu
 from sweeper.shapes import DTYPE_BYTES, Shape
 from sweeper.spec import TEMPERATURE_S, EngineKind, EngineSpec, Settings, Sizes
@@ -145,10 +145,9 @@ def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
     counted at the width of its dtype, which is too much.
     """
     engine, workload = settings.engine, settings.workload
-    batch = _batch(settings)
     length = workload.input_tokens + workload.output_tokens
-    kv_tokens = batch * beam_width(workload) * length
-    share, passed_tokens = 1.0, batch * workload.input_tokens
+    kv_tokens = _sequences(settings) * length
+    share, passed_tokens = 1.0, _prompts(settings) * workload.input_tokens
     workspace = CONTEXT_BYTES
     if engine.kind != "transformers":
         share = float(engine.options.get("gpu_memory_utilization", VLLM_MEMORY_SHARE))
@@ -204,7 +203,7 @@ def prefill(settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
     Prompts that are not chunked leave the rest of a pass empty. A draft reads them too.
     """
     engine = settings.engine
-    prompt, batch = settings.workload.input_tokens, _batch(settings)
+    prompt, batch = settings.workload.input_tokens, _prompts(settings)
     tokens = prompt * batch
     passes = 1
     if engine.kind != "transformers":
@@ -225,10 +224,11 @@ def prefill(settings: Settings, shape: Shape, gpu: Gpu) -> Pass:
 def decode_step(settings: Settings, shape: Shape, gpu: Gpu, context_tokens: float) -> Pass:
     """One token for every request of the batch, each of which has `context_tokens` behind it.
 
+    A beam search computes one for each of its beams.
     With a draft: the draft's passes and the model's over what it proposes, by the tokens that this
     gives a request on average. What n-grams would be accepted is not known, and left out.
     """
-    engine, batch = settings.engine, _batch(settings)
+    engine, batch = settings.engine, _sequences(settings)
     cached = batch * context_tokens
     asked, draft = speculation(engine), draft_shape(settings)
     chance = None if asked is None else acceptance(asked)
@@ -375,6 +375,17 @@ def _together(first: Pass, second: Pass) -> Pass:
 def _batch(settings: Settings) -> int:
     """Requests at a time on each copy of the model."""
     return math.ceil(settings.workload.batch_size / settings.engine.data_parallel)
+
+
+def _sequences(settings: Settings) -> int:
+    """Texts that are decoded at a time on each copy of the model."""
+    return _batch(settings) * beams(decoding(settings.workload))
+
+
+def _prompts(settings: Settings) -> int:
+    """Prompts that are read for a batch: transformers reads them once for each beam."""
+    of_each_beam = settings.engine.kind == "transformers"
+    return _sequences(settings) if of_each_beam else _batch(settings)
 
 
 def _sharing(engine: EngineSpec) -> int:

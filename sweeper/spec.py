@@ -88,6 +88,11 @@ class WorkloadSpec:
     time_scale: float | None = field(default=None, metadata={"above": 0})
     sample: int | None = field(default=None, metadata={"min": 1})
 
+    @property
+    def streams(self) -> bool:
+        """Whether tokens stand as they come: a beam search knows its text when it has ended."""
+        return self.decoding.get("kind") != "beam"
+
 
 TEMPERATURE_S = 5.0
 """A device's temperature is steady when it has not moved for so long: no visit settles for less."""

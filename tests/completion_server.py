@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ VARIABLES = {
 
 
 def settings_of(
-    folder: Path, *, length: int = LENGTH, most: int = MOST, **workload: Any
+    folder: Path,
+    *,
+    length: int = LENGTH,
+    most: int = MOST,
+    env: Mapping[str, str] | None = None,
+    **workload: Any,
 ) -> Settings:
     """Of an endpoint that starts it; `folder` gets the model's configuration.
 
@@ -38,7 +44,9 @@ def settings_of(
     return Settings(
         model=ModelSpec(id=str(folder)),
         engine=EngineSpec(
-            kind="endpoint", options={"command": command, "ready_s": 200.0}, env=VARIABLES
+            kind="endpoint",
+            options={"command": command, "ready_s": 200.0},
+            env={**VARIABLES, **(env or {})},
         ),
         workload=WorkloadSpec(**workload),
     )

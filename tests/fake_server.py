@@ -1,7 +1,11 @@
-"""A small server of completions that does what its script says, in a thread of the test."""
+"""A small server of completions that does what its script says, in a thread of the test.
+
+As a program, `fake_server.py PORT`, it answers everything until it is killed.
+"""
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,8 +37,9 @@ class Script:
 class FakeServer:
     """Serves from `start` to `stop`; keeps what it was asked."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, port: int = 0) -> None:
         self.script = script
+        self._port = port
         self.bodies: list[dict[str, Any]] = []
         self.cancelled = 0
         self.running = 0
@@ -62,7 +67,7 @@ class FakeServer:
         app.router.add_post("/v1/completions", self._complete)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
@@ -129,3 +134,8 @@ class FakeServer:
         if not always or (self.script.usage == "always" and asked):
             chunk["usage"] = {"prompt_tokens": length, "completion_tokens": given}
         await answer.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+
+if __name__ == "__main__":
+    with FakeServer(Script(), int(sys.argv[1])):
+        threading.Event().wait()

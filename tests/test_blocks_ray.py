@@ -74,6 +74,7 @@ def assert_compared(command: Command) -> None:
     assert found["best"]["id"] == best
 
 
+@pytest.mark.slow
 def test_a_death_in_the_middle_of_a_block_is_followed_by_all_of_it_again(tmp_path: Path) -> None:
     dies = "{fail: {kind: error, at: window, batch_size: 4, attempts: 1}}"
     study = written(tmp_path, "{}", dies)

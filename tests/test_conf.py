@@ -27,6 +27,7 @@ from tests.verified import Kept, assert_verified
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
+CAMPAIGN = sorted((CONF / "h200").glob("*.yaml"))
 
 
 def test_there_are_studies_to_begin_with():
@@ -275,3 +276,22 @@ def test_a_rehearsal_tells_frameworks_apart(tmp_path):
         for record in records
     }
     assert joules["transformers", False] > joules["transformers", True] > joules["vllm", True]
+
+
+@pytest.mark.parametrize("path", CAMPAIGN, ids=[path.stem for path in CAMPAIGN])
+def test_a_study_of_the_campaign_is_planned_for_one_gpu(path):
+    study = load(path)
+    assert study.name == f"h200_{path.stem}"
+    assert not unavailable(study)
+    todo = plan(study, cost=cost_on(gpu("H200"), min_requests(study)))
+    assert {trial.gpus for trial in todo.trials} == {1}
+    assert all(point.settings.model.weights != "auto" for point in todo.points)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CAMPAIGN, ids=[path.stem for path in CAMPAIGN])
+def test_a_study_of_the_campaign_is_rehearsed(path, tmp_path):
+    study = rehearsed(load(path), parse_pool("1x1:H200"))
+    world = Rehearsed(study, tmp_path).run()
+    assert {record.status for record in world.records} == {"ok"}
+    assert_verified(world.kept.folder)

@@ -1,5 +1,6 @@
 """An endpoint against a server that follows a script: every way in which answers go wrong."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from sweeper.clocks import RealClock
 from sweeper.engines import Event, Request, engine_traits
 from sweeper.engines.endpoint import MOST_FAILED, EndpointEngine
+from sweeper.engines.endpoint_stream import Reply
 from sweeper.errors import EngineError, Infeasible
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes
 from sweeper.trial.latency import Timeline, samples
@@ -87,7 +89,7 @@ def test_a_closed_loop_has_so_many_in_flight_and_no_more() -> None:
         assert (running, most) == (0, 3)
 
 
-def test_times_are_those_of_the_script() -> None:
+def test_times_are_at_least_those_of_the_script() -> None:
     """First token after 0.2 s, then 0.1 s, then three tokens at once after 0.3 s."""
     script = Script()
     with endpoint(script) as (engine, _, _):
@@ -96,19 +98,45 @@ def test_times_are_those_of_the_script() -> None:
         for event in engine.generate(requests(1, 5), Settings()):
             timeline.add(event)
     found = samples(timeline, {0: 5}, float("-inf"), float("inf"), streams=True)
-    # A sleep lasts at least as long as asked for; how much longer is up to the machine.
-    slack_s = 0.1
-    for seen, least_s in (
-        (found.ttft_s, 0.2),
-        (found.latency_s, 0.6),
-        ([each * 4 for each in found.tpot_s], 0.4),
-    ):
-        assert len(seen) == 1
-        assert least_s - 0.01 <= seen[0] < least_s + slack_s
-    gaps = [(round(gap, 1), tokens) for gap, tokens in found.itl_s]
-    assert [tokens for _, tokens in gaps] == [1, 1, 2]
-    assert gaps[2] == (0.0, 2)
+    # How much longer than asked for a sleep lasts is up to the machine.
+    assert found.ttft_s[0] >= 0.199
+    assert found.latency_s[0] >= 0.599
     assert found.tpot_s[0] * 4 == pytest.approx(sum(gap * n for gap, n in found.itl_s))
+
+
+def chunk(told: int, *, last: bool = False) -> bytes:
+    reason = "length" if last else None
+    choice = {"index": 0, "text": "", "finish_reason": reason}
+    usage = {"prompt_tokens": 6, "completion_tokens": told}
+    return b"data: " + json.dumps({"choices": [choice], "usage": usage}).encode() + b"\n\n"
+
+
+def test_metrics_of_two_streams_by_hand() -> None:
+    """Sent at 10 s; chunks in any pieces, at moments that a client would see."""
+    first, second = Reply(requests(2, 5)[0]), Reply(requests(2, 3)[1])
+    whole = chunk(2)
+    pieces = [
+        (first, chunk(1), 10.5),
+        (second, b": a comment\n\n" + chunk(1), 10.75),
+        (first, whole[:30], 11.0),
+        (first, whole[30:], 11.5),
+        (second, chunk(2), 11.75),
+        (first, chunk(4) + chunk(5, last=True), 13.5),
+        (second, chunk(3, last=True) + b"data: [DONE]\n\n", 14.75),
+    ]
+    timeline = Timeline()
+    for index in (0, 1):
+        timeline.add(Event("admitted", 10.0, index))
+    for reply, piece, t_s in pieces:
+        for event in reply.take(piece, t_s):
+            timeline.add(event)
+    assert first.close(15.0) == second.close(15.0) == []
+    found = samples(timeline, {0: 5, 1: 3}, float("-inf"), float("inf"), streams=True)
+    assert found.ttft_s == (0.5, 0.75)
+    assert found.tpot_s == ((13.5 - 10.5) / 4, (14.75 - 10.75) / 2)
+    assert found.latency_s == (3.5, 4.75)
+    # The fourth and the fifth token came in one piece, and the third with the fourth.
+    assert found.plain()["itl_s"] == [(0.0, 2), (1.0, 2), (2.0, 1), (3.0, 1)]
 
 
 @pytest.mark.parametrize("usage", ["end", "never"])
@@ -147,7 +175,7 @@ def test_tokens_that_only_the_end_tells_of_came_with_the_last_chunk() -> None:
 )
 def test_what_goes_wrong_fails_that_request_and_says_why(change: dict[str, Any], said: str) -> None:
     script = Script()
-    with endpoint(script, silence_s=0.3) as (engine, _, _):
+    with endpoint(script, silence_s=1.0) as (engine, _, _):
         before = dict(vars(script))
         vars(script).update(change)
         events = list(engine.generate(requests(1), Settings()))
@@ -190,10 +218,10 @@ def test_who_stops_listening_cancels_what_runs() -> None:
     script = Script()
     with endpoint(script) as (engine, server, _):
         script.chunks = [(0.0, 1), (30.0, 3)]
+        heard: list[Event] = []
         stream = engine.serve(iter(requests(50)), 4, Settings())
-        for event in stream:
-            if event.kind == "first_token":
-                break
+        while sum(event.kind == "first_token" for event in heard) < 4:
+            heard.append(next(stream))
         started_s = time.monotonic()
         stream.close()
         while server.running and time.monotonic() < started_s + 5:

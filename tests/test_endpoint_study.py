@@ -16,6 +16,7 @@ from sweeper.results.contents import FILE, read
 from sweeper.spec import Sizes, Study
 from sweeper.study import load, unavailable
 from sweeper.trial.assignment import Assignment, bench_for
+from sweeper.trial.process import ProcessLaunch
 from tests.fake_server import FakeServer, Script
 from tests.studies import one_launch
 from tests.verified import Kept, assert_verified
@@ -156,3 +157,37 @@ def test_a_server_that_ends_before_it_is_ready_is_not_waited_for(tmp_path: Path)
     with pytest.raises(EngineError, match="the server has ended with status 3"):
         engine.load()
     engine.close()
+
+
+@pytest.mark.process
+def test_a_launch_that_is_killed_takes_its_server_with_it(tmp_path: Path) -> None:
+    """The child has no time to end it: the lease's guardian does."""
+    server = Path(__file__).parent / "fake_server.py"
+    study = study_of(tmp_path, f"{{command: '{sys.executable} {server} {{port}}'}}")
+    assignment = Assignment(
+        launch=one_launch(study),
+        study=study.name,
+        trial_id="t",
+        attempt=0,
+        devices=(),
+        place={"node_id": "n", "host": "h"},
+    )
+    launch = ProcessLaunch(assignment, tmp_path)
+    launch.start()
+    try:
+        told: list[Any] = []
+        deadline_s = time.monotonic() + 60
+        while not any(event.get("phase") == "idle" for event in told):
+            assert time.monotonic() < deadline_s, told
+            told += launch.events(0.5)
+            launch.kept(told)
+        child = psutil.Process(launch.pid)
+        servers = [each for each in child.children(recursive=True) if str(server) in each.cmdline()]
+        assert len(servers) == 1
+        assert servers[0].environ()["CUDA_VISIBLE_DEVICES"] == ""
+    finally:
+        launch.kill()
+    deadline_s = time.monotonic() + 20
+    while any(map(alive, servers)) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not any(map(alive, servers))

@@ -20,6 +20,14 @@ ENGINE_SPECS = {
     "vllm": EngineSpec(kind="vllm", compile=False, graphs=False),
     "vllm, online": EngineSpec(kind="vllm", mode="online", compile=False, graphs=False),
     "transformers": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, beam search": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, top-p": EngineSpec(kind="transformers", compile=False, graphs=False),
+    "transformers, with a draft": EngineSpec(
+        kind="transformers",
+        compile=False,
+        graphs=False,
+        speculative={"kind": "draft", "model": "tiny", "tokens": 3},
+    ),
     "simulated": EngineSpec(kind="simulated", options={"oom_above_batch": 6}),
     "simulated, with a draft": EngineSpec(
         kind="simulated",
@@ -27,6 +35,12 @@ ENGINE_SPECS = {
         speculative={"kind": "stated", "acceptance": 0.6, "tokens": 3, "model": "tiny"},
     ),
 }
+DECODINGS: dict[str, dict[str, object]] = {
+    "transformers, beam search": {"kind": "beam", "width": 3},
+    "transformers, top-p": {"kind": "top_p", "p": 0.9, "temperature": 0.8},
+}
+STATIC_ONLY = {"transformers, with a draft", "transformers, beam search"}
+MOST_REQUESTS = {"transformers, with a draft": 1}
 VLLM = [
     pytest.mark.engine,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
@@ -48,6 +62,9 @@ SIZES = Sizes(max_model_len=INPUT_TOKENS + OUTPUT_TOKENS, max_batch_size=8, batc
         pytest.param("vllm", marks=VLLM),
         pytest.param("vllm, online", marks=VLLM),
         pytest.param("transformers", marks=pytest.mark.engine),
+        pytest.param("transformers, beam search", marks=pytest.mark.engine),
+        pytest.param("transformers, top-p", marks=pytest.mark.engine),
+        pytest.param("transformers, with a draft", marks=pytest.mark.engine),
         "simulated",
         "simulated, with a draft",
     ],
@@ -57,7 +74,11 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         model=ModelSpec(shape="tiny", weights="dummy"),
         engine=ENGINE_SPECS[request.param],
         workload=WorkloadSpec(
-            batching="static", input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS, batch_size=8
+            batching="static",
+            input_tokens=INPUT_TOKENS,
+            output_tokens=OUTPUT_TOKENS,
+            batch_size=8,
+            decoding=DECODINGS.get(request.param, {"kind": "greedy"}),
         ),
         meter="simulated",
     )
@@ -75,6 +96,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             settings=settings,
             make=make,
             absurd=ABSURD[settings.engine.kind],
+            serves=request.param not in STATIC_ONLY,
+            most_requests=MOST_REQUESTS.get(request.param, 4),
         )
     engine.close()
 

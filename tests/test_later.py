@@ -34,18 +34,29 @@ def study(tmp_path):
         ("engine: {quantization: fp8}", "engine.quantization"),
         ("engine: {kv_cache_dtype: fp8}", "engine.kv_cache_dtype"),
         ("engine: {prefix_caching: true}", "engine.prefix_caching"),
-        ("engine: {attention: flash}", "engine.attention"),
+        ("engine: {attention: flash}", "engine.attention: flash"),
+        (
+            "engine: {kind: transformers, attention: flash}\nworkload: {batching: static}",
+            "engine.attention: flash is not available yet with engine.kind transformers, only null",
+        ),
         ("engine: {pipeline_parallel: 2}", "engine.pipeline_parallel"),
         ("axes: {engine.data_parallel: [1, 2]}", "engine.data_parallel: 2"),
-        ("gpu: {power_limit_w: 300}", "gpu.power_limit_w"),
         ("gpu: {clock_mhz: 900}", "gpu.clock_mhz"),
+        ("gpu: {power_limit_w: 300}\nmeter: codecarbon", "gpu.power_limit_w: 300"),
+        ("engine: {kind: vllm}\ngpu: {clock_mhz: 900}\nmeter: amd", "gpu.clock_mhz: 900"),
         ("workload: {kind: tasks, task: x}", "workload.kind: tasks"),
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
-        ("workload: {decoding: {kind: beam, width: 4}}", "workload.decoding: beam"),
+        (
+            "engine: {kind: endpoint}\nworkload: {decoding: {kind: beam, width: 4}}",
+            "workload.decoding: beam is not available yet with engine.kind endpoint, only greedy",
+        ),
         ("search: {kind: guided}", "search.kind"),
         ("demand: {requests_per_s: 1, gpus: 1}", "demand"),
-        ("engine: {kind: transformers}", "workload.batching: continuous"),
+        (
+            "engine: {kind: transformers}",
+            "engine.compile: true is not available yet with engine.kind transformers, only false",
+        ),
         (
             "engine: {kind: transformers, tensor_parallel: 2}\nworkload: {batching: static}",
             "engine.tensor_parallel: 2",
@@ -60,10 +71,10 @@ def study(tmp_path):
         ),
         (
             (
-                "engine: {kind: transformers, speculative: {kind: draft, model: tiny, tokens: 2}}\n"
-                "workload: {batching: static}"
+                "engine: {kind: transformers, speculative: {kind: stated, acceptance: 0.5, "
+                "model: tiny, tokens: 2}}\nworkload: {batching: static}"
             ),
-            "engine.speculative: draft is not available yet with engine.kind transformers, only",
+            "engine.speculative: stated is not available yet with engine.kind transformers, only",
         ),
     ],
 )
@@ -98,6 +109,11 @@ def test_a_simulated_study_asks_for_nothing_that_is_not_there(study):
     assert unavailable(study(SIZES + "quality: unchecked_ok\nmeter: nvml")) == []
 
 
+def test_transformers_batches_either_way_with_budgets_where_steps_are_shared(study):
+    text = "axes: {engine.kind: [transformers], engine.compile: [false], "
+    assert unavailable(study(text + "engine.max_batched_tokens: [null, 99]}")) == []
+
+
 def test_engines_speculate_each_in_its_ways(study):
     drafts = "{kind: draft, model: tiny, tokens: 4}, {kind: ngram, tokens: 4}"
     stated = "{kind: stated, acceptance: 0.6, tokens: 4, model: tiny}"
@@ -127,6 +143,14 @@ def test_vllm_takes_its_levers_and_so_does_what_simulates_it(study):
     assert unavailable(study("axes:\n    engine.kind: [vllm]" + levers)) == []
     assert unavailable(study("axes:\n    engine.simulates: [vllm]" + levers)) == []
     assert len(unavailable(study("axes:" + levers))) > 5
+
+
+def test_gpus_are_set_where_nvml_may_measure_them(study):
+    axis = "axes: {gpu.power_limit_w: [null, 300, 500]}\n"
+    assert unavailable(study(axis)) == []
+    engines = "axes: {engine.kind: [vllm], gpu.clock_mhz: [900, null]}"
+    assert unavailable(study(engines)) == []
+    assert unavailable(study("gpu: {clock_mhz: 900}\nmeter: nvml\n" + axis)) == []
 
 
 def test_a_scheduler_takes_budgets_and_whole_prompts(study):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.engines import host_memory
 from sweeper.results.record import Record
 from sweeper.trial.assignment import Assignment, meter_kind
 from sweeper.trial.guardian import VARIABLE
@@ -187,6 +188,37 @@ def test_an_engine_that_stands_still_is_killed_with_all_it_started(tmp_path):
     assert events[-1]["kind"] == "death"
     assert events[-1]["reason"].startswith("hang: no step for ")
     assert marked(launch.token) == []
+
+
+def test_an_engine_that_leaks_is_killed_before_the_node_has_no_memory(tmp_path):
+    free = host_memory.free_bytes()
+    if free < 4 * 2**30:
+        pytest.skip("needs 4 GiB of free memory")
+    study = simulated(isolated=True, helpers=1, fail={"kind": "leak", "at": "window"})
+    # It is let grow past the size from which it is suspected.
+    launch = process_launch(study, tmp_path, memory_reserve_bytes=free)
+    launch.start()
+    events: list[dict] = []
+    deadline = time.monotonic() + 60
+    while not launch.finished and time.monotonic() < deadline:
+        got = launch.events(0.1)
+        launch.kept(got)
+        events += got
+    assert events[-1]["reason"].startswith("leak: its processes hold 1."), events[-1]
+    assert events[-1]["point"] is not None
+    assert marked(launch.token) == []
+
+
+def test_a_launch_that_does_not_grow_is_not_blamed_for_a_full_node(tmp_path):
+    launch = process_launch(simulated(isolated=True), tmp_path, memory_reserve_bytes=2**60)
+    launch.start()
+    events: list[dict] = []
+    deadline = time.monotonic() + 60
+    while not launch.finished and time.monotonic() < deadline:
+        got = launch.events(0.5)
+        launch.kept(got)
+        events += got
+    assert events[-1]["kind"] == "launched"
 
 
 def test_a_stopped_process_is_found_and_killed(tmp_path):

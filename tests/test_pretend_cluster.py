@@ -25,13 +25,16 @@ CPUS = 8
 
 
 def gpu(uuid: str, number: int) -> Gpu:
-    """Power of its own, drifting and waving, behind a counter of its own phase."""
+    """Power of its own, drifting and waving, behind a counter of its own phase.
+
+    Every wave is whole in 5 s, so that two idle intervals in a row soon agree.
+    """
     return Gpu(
         uuid=uuid,
         pci=f"00000000:{number + 1:02X}:00.0",
         power_w=((0.0, 200.0 + 40.0 * number), (150.0, 260.0 + 40.0 * number)),
         linear=True,
-        sine=(30.0, 0.3 + 0.05 * number, float(number)),
+        sine=(30.0, 0.4 + 0.2 * number, float(number)),
         counter_period_s=0.1,
         counter_phase_s=0.013 * number,
     )
@@ -98,8 +101,9 @@ def _no_command_left() -> Iterator[None]:
     Command.kill_all()
 
 
+@pytest.mark.parametrize("launches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
-    pretended: Pretended, tmp_path: Path
+    pretended: Pretended, tmp_path: Path, launches: int
 ) -> None:
     study = write(
         tmp_path, name="widths", address=pretended.address, batch_sizes="[4]", options="{load_s: 1}"
@@ -109,11 +113,12 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         "axes={engine.tensor_parallel: [1, 2, 4]}",
         "meter=nvml",
         "measure.repeats=1",
-        "measure.launches=2",
+        f"measure.launches={launches}",
     )
+    widths = sorted([1, 2, 4] * launches)
     assert command.wait() == 0, command.err
     journal = command.journal
-    assert sorted(record.gpus for record in journal.records) == [1, 1, 2, 2, 4, 4]
+    assert sorted(record.gpus for record in journal.records) == widths
     for record in journal.records:
         assert (record.status, record.attempt) == ("ok", 0)
         assert record.energy is not None
@@ -136,7 +141,7 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         elif line["kind"] == "ended":
             held = {gpu: by for gpu, by in held.items() if by != line["trial_id"]}
     assert held == {}
-    assert sorted(len(trial["devices"]) for trial in journal.trials) == [1, 1, 2, 2, 4, 4]
+    assert sorted(len(trial["devices"]) for trial in journal.trials) == widths
     by_trial = {trial["trial_id"]: set(trial["devices"]) for trial in journal.trials}
     for record in journal.records:
         assert all(
@@ -146,6 +151,7 @@ def test_energy_is_the_scenarios_on_whole_gpus_of_one_node(
         )
 
 
+@pytest.mark.slow
 def test_a_lease_with_a_node_to_itself_counts_its_idle_gpus(
     pretended: Pretended, tmp_path: Path
 ) -> None:

@@ -326,3 +326,25 @@ def test_idle_power_is_read_until_it_rests(waits, least, most):
     *_, records, failure = launched(point("a", 4), clock=clock, meter=meter)
     assert failure is None
     assert least < records["a"].metrics["bare_idle_w"] < most
+
+
+@pytest.mark.parametrize(
+    ("changed", "checks"),
+    [
+        (None, []),
+        ({}, [(True, "")]),
+        ({"runner": "1, not 2", "b": "off"}, [(False, "b: off; runner: 1, not 2")]),
+    ],
+)
+def test_what_an_engine_changed_unasked_is_a_check_of_every_record(changed, checks):
+    class Changing(FakeEngine):
+        def load(self):
+            told = {} if changed is None else {"changed": changed}
+            return {**super().load(), **told}
+
+    *_, records, failure = launched(point("a", 4), point("b", 2), made=Changing)
+    assert failure is None
+    for record in records.values():
+        found = [each for each in record.checks if each.name == "settings_followed"]
+        assert [(each.ok, each.detail) for each in found] == checks
+        assert record.status == "ok"

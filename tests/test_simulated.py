@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from sweeper.clocks import VirtualClock
@@ -85,10 +87,33 @@ def test_a_studied_gpu_setting_is_not_ignored() -> None:
     of = Settings(
         model=ModelSpec(shape="tiny"),
         engine=EngineSpec(kind="simulated"),
-        gpu=GpuSpec(power_limit_w=300.0),
+        gpu=GpuSpec(clock_mhz=900),
     )
-    with pytest.raises(Infeasible, match=r"gpu\.power_limit_w"):
+    with pytest.raises(Infeasible, match=r"gpu\.clock_mhz"):
         loaded(of)
+
+
+def test_a_power_limit_is_kept_to_and_takes_time() -> None:
+    def watts_and_seconds(batch: int, limit_w: float | None) -> tuple[float, float]:
+        of = replace(
+            asked(batch, shape_name="llama-3.1-8b", noise=0, gpu="H100"),
+            gpu=GpuSpec(power_limit_w=limit_w),
+        )
+        engine = loaded(of)
+        began_s, began_j = engine._clock.now(), total_j(engine)
+        list(engine.generate(requests(batch), of))
+        spent_s = engine._clock.now() - began_s
+        return (total_j(engine) - began_j) / spent_s, spent_s
+
+    free_w, free_s = watts_and_seconds(256, None)
+    assert free_w > 480
+    for limit_w in (450.0, 350.0, 250.0):
+        kept_w, kept_s = watts_and_seconds(256, limit_w)
+        # The counter's gain is the board's own.
+        assert kept_w < limit_w * 1.05
+        assert kept_s >= free_s
+    assert kept_s > 1.1 * free_s
+    assert watts_and_seconds(256, 700.0) == (free_w, free_s)
 
 
 def test_a_batch_that_does_not_fit_leaves_the_engine_working() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.decoding import Greedy
 from sweeper.engines import Request, host_memory
 from sweeper.engines.static_batch import TokenTimes, batch_events, batch_positions, left_padded
 from sweeper.engines.transformers_settings import (
@@ -21,6 +22,9 @@ from sweeper.spec import EngineSpec, Settings, Sizes, WorkloadSpec
 from sweeper.trial.latency import Timeline, samples
 
 PLAIN = EngineSpec(kind="transformers", compile=False)
+STATIC = WorkloadSpec(batching="static")
+LOOKUP = {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1}
+STATED = {"kind": "stated", "tokens": 2, "acceptance": 0.5, "model": "tiny"}
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
 
 
@@ -50,11 +54,14 @@ def test_the_prompt_that_generate_hands_over_is_not_a_token():
     for batch in range(1, 3):
         times.begin()
         for _ in range(4):
-            times.put("tokens")
+            times.put([1, 2])
         times.end()
         assert len(times.times_s) == 3
         assert times.steps == 3 * batch
+        assert times.rows == 2
     assert times.times_s == [4.0, 5.0, 6.0]
+    times.all_at_once(2)
+    assert times.times_s == [7.0, 7.0]
 
 
 @given(lengths)
@@ -98,9 +105,13 @@ def test_latencies_of_a_batch_are_those_of_its_steps():
         ({"tensor_parallel": 2}, "engine.tensor_parallel"),
         ({"pipeline_parallel": 2}, "engine.pipeline_parallel"),
         ({"data_parallel": 2}, "engine.data_parallel"),
-        ({"quantization": "awq"}, "engine.quantization"),
+        ({"quantization": "awq"}, "engine.quantization awq is not available"),
         ({"kv_cache_dtype": "fp8"}, "engine.kv_cache_dtype"),
-        ({"speculative": {"kind": "ngram"}}, "engine.speculative"),
+        ({"speculative": {"kind": "ngram"}}, "engine.speculative.tokens"),
+        ({"speculative": {"kind": "ngram", "tokens": 2}}, "prompt_lookup_min"),
+        ({"speculative": STATED}, "stated chance"),
+        ({"speculative": LOOKUP, "compile": True}, "engine.compile"),
+        ({"options": {"num_assistant_tokens": 4}}, "engine.options.num_assistant_tokens"),
         ({"chunked_prefill": True}, "engine.chunked_prefill"),
         ({"prefix_caching": True}, "engine.prefix_caching"),
         ({"max_batched_tokens": 512}, "engine.max_batched_tokens"),
@@ -108,18 +119,17 @@ def test_latencies_of_a_batch_are_those_of_its_steps():
     ],
 )
 def test_what_is_not_available_is_refused_by_name(engine: dict[str, object], said: str):
-    both = Settings(engine=replace(PLAIN, **{"prefix_caching": True, **engine}))
+    both = Settings(engine=replace(PLAIN, **{"prefix_caching": True, **engine}), workload=STATIC)
     with pytest.raises(Infeasible) as raised:
         refuse_unavailable(both)
     assert said in str(raised.value)
     assert "engine.prefix_caching" in str(raised.value)
 
 
-def test_only_greedy_decoding_is_available():
-    with pytest.raises(Infeasible, match="beam"):
-        refuse_unavailable(
-            Settings(engine=PLAIN, workload=WorkloadSpec(decoding={"kind": "beam", "width": 4}))
-        )
+def test_a_strategy_with_other_keys_than_its_own_is_refused():
+    workload = WorkloadSpec(decoding={"kind": "beam", "height": 4})
+    with pytest.raises(Infeasible, match=r"workload\.decoding\.height"):
+        refuse_unavailable(Settings(engine=PLAIN, workload=workload))
 
 
 def test_what_is_available_passes():
@@ -146,9 +156,9 @@ def test_graphs_need_a_gpu_and_compilation(graphs: bool, compiled: bool, device:
 
 def test_a_compiled_step_has_the_cache_of_the_whole_launch():
     sizes = Sizes(max_model_len=77, max_batch_size=4, batch_sizes=(1, 4))
-    compiled = generation_options(replace(PLAIN, compile=True), sizes)
+    compiled = generation_options(replace(PLAIN, compile=True), sizes, Greedy())
     assert (compiled["cache_implementation"], compiled["max_cache_len"]) == ("static", 77)
-    plain = generation_options(PLAIN, sizes)
+    plain = generation_options(PLAIN, sizes, Greedy())
     assert plain["disable_compile"]
     assert "cache_implementation" not in plain
 

@@ -11,7 +11,7 @@ import pytest
 
 from sweeper.clocks import RealClock
 from sweeper.engines import Clock, Request
-from sweeper.errors import EngineError, Infeasible
+from sweeper.errors import EngineError, Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
 
 pytestmark = pytest.mark.engine
@@ -100,6 +100,10 @@ def requests(*prompts: int, output_tokens: int = OUTPUT) -> list[Request]:
     ]
 
 
+def settings_of(**decoding: Any) -> Settings:
+    return Settings(workload=WorkloadSpec(decoding=decoding))
+
+
 def tokens(engine: Any, batch: list[Request]) -> list[list[int]]:
     list(engine.generate(batch, Settings()))
     ids: list[list[int]] = engine.last_tokens.tolist()
@@ -175,7 +179,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_drawn() -> None:
 def test_memory_that_is_refused_is_infeasible_and_free_again() -> None:
     import torch
 
-    from sweeper.engines.transformers import within_memory
+    from sweeper.engines.transformers_device import within_memory
 
     held: list[Any] = []
 
@@ -189,6 +193,8 @@ def test_memory_that_is_refused_is_infeasible_and_free_again() -> None:
     assert held[0]() is None
     with pytest.raises(EngineError, match="ZeroDivisionError"):
         within_memory(lambda: 1 // 0)
+    with pytest.raises(Infeasible, match=r"no kernel: .* not implemented for 'Bool'"):
+        within_memory(lambda: torch.ones(2, 2).bool() @ torch.ones(2, 2).bool())
 
 
 def test_a_local_folder_is_served_with_its_own_weights(
@@ -284,6 +290,8 @@ def test_attention_is_what_was_asked(make: Callable[..., Any], restless: ModelSp
     assert tokens(engine, requests(INPUT)) == tokens(usual, requests(INPUT))
     with pytest.raises(Infeasible, match="no_such_attention"):
         make(attention="no_such_attention").load()
+    with pytest.raises(Infeasible, match="FlashAttention2"):
+        make(attention="flash_attention_2").load()
 
 
 def test_options_reach_generate_and_unknown_ones_fail(make: Callable[..., Any]) -> None:
@@ -317,8 +325,6 @@ def test_compiled_decoding_generates_the_same_tokens(
     make: Callable[..., Any], restless: ModelSpec
 ) -> None:
     """Each batch size is compiled once for itself, and not again."""
-    from sweeper.engines.transformers import compiled_graphs
-
     plain, compiled = make(restless), make(restless, compile=True)
     plain.load()
     resolved = compiled.load()
@@ -327,10 +333,21 @@ def test_compiled_decoding_generates_the_same_tokens(
         "static",
         False,
     )
-    before = compiled_graphs()
     for _ in range(2):
         for batch in (requests(INPUT), requests(INPUT, 9, INPUT)):
             rows = tokens(plain, batch)
             assert tokens(compiled, batch) == rows
             assert all(len(set(row)) > 3 for row in rows)
-    assert compiled_graphs() - before == 2
+    counts = compiled.counts()
+    assert (counts["compiled_graphs"], counts["graph_breaks"]) == (2.0, 0.0)
+    assert counts["compiled_steps"] == 4 * (OUTPUT - 1)
+    assert "compiled_steps" not in plain.counts()
+    drawn = settings_of(kind="top_p", p=0.9)
+    list(compiled.generate(requests(INPUT), drawn))
+    assert compiled.counts()["compiled_steps"] == 5 * (OUTPUT - 1)
+    with pytest.raises(Infeasible, match="compiles no step of a beam search"):
+        list(compiled.generate(requests(INPUT), settings_of(kind="beam", width=2)))
+    # As a model may that says it can be compiled.
+    compiled.model.get_compiled_call = lambda config: compiled.model.__call__
+    with pytest.raises(WrongSetting, match="ran 0 of 5 decoding steps compiled"):
+        tokens(compiled, requests(INPUT))

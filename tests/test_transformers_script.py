@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from sweeper.clocks import RealClock
 from sweeper.engines import Request
+from sweeper.engines.transformers_script import script
 from sweeper.errors import EngineError
 from sweeper.spec import EngineSpec, ModelSpec, Settings, Sizes, WorkloadSpec
 
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.engine
 INPUT, OUTPUT, BATCH = 16, 6, 3
 SIZES = Sizes(max_model_len=INPUT + OUTPUT, max_batch_size=BATCH, batch_sizes=(1, BATCH))
 DUMMY = ModelSpec(shape="tiny", weights="dummy")
+LOOKUP = {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1}
 PROBE = """
 import json, os, torch, transformers
 compiling = options.compile_config
@@ -172,10 +175,64 @@ def test_compiled_decoding_is_served_as_measured(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_on_a_gpu_the_script_replays_graphs_there() -> None:
-    from sweeper.engines.transformers_script import script
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("decoding", "speculative", "said"),
+    [
+        ({"kind": "beam", "width": 3}, None, "num_beams=3"),
+        ({"kind": "top_p", "p": 0.5}, None, "torch.manual_seed(7)\noptions"),
+        ({"kind": "greedy"}, {"kind": "draft", "model": "tiny", "tokens": 3}, "model=draft"),
+        ({"kind": "greedy"}, LOOKUP, "prompt_lookup_num_tokens=2"),
+    ],
+)
+def test_other_decoding_is_a_script_that_runs(
+    decoding: dict[str, Any], speculative: dict[str, Any] | None, said: str, tmp_path: Path
+) -> None:
+    spec = EngineSpec(kind="transformers", dtype="float32", compile=False, speculative=speculative)
+    workload = WorkloadSpec(
+        batching="static",
+        batch_size=1,
+        input_tokens=INPUT,
+        output_tokens=OUTPUT,
+        decoding=decoding,
+        seed=7,
+    )
+    command = script(
+        Settings(model=DUMMY, engine=spec, workload=workload),
+        replace(SIZES, max_batch_size=1, batch_sizes=(1,)),
+        "cpu",
+        1,
+    )
+    assert said in command
+    tokens, seen = started(command, tmp_path)
+    assert [len(row) for row in tokens] == [OUTPUT]
+    assert seen["kv_cache"] == "dynamic"
 
-    settings = Settings(model=DUMMY, engine=EngineSpec(kind="transformers", dtype="bfloat16"))
+
+@pytest.mark.slow
+def test_continuous_batching_is_a_script_that_runs() -> None:
+    folder = str(Path(sys.executable).parent)
+    spec = EngineSpec(kind="transformers", dtype="float32", compile=False, max_batched_tokens=128)
+    workload = WorkloadSpec(batch_size=BATCH, input_tokens=INPUT, output_tokens=OUTPUT)
+    settings = Settings(model=DUMMY, engine=spec, workload=workload)
+    done = subprocess.run(
+        ["bash", "-c", script(settings, SIZES, "cpu", 1)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": os.pathsep.join((folder, os.environ["PATH"]))},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [len(row) for row in rows] == [OUTPUT] * BATCH
+
+
+def test_on_a_gpu_the_script_replays_graphs_there() -> None:
+    settings = Settings(
+        model=DUMMY,
+        engine=EngineSpec(kind="transformers", dtype="bfloat16"),
+        workload=WorkloadSpec(batching="static"),
+    )
     text = script(settings, SIZES, "cuda", 4)
     compile(text.split("\n", 1)[1].removesuffix("\nEND"), "script", "exec")
     assert "CompileConfig(dynamic=False, mode='reduce-overhead')" in text

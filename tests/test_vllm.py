@@ -211,7 +211,9 @@ def test_its_record_tells_what_it_ran_in(loaded: Loaded) -> None:
     assert (counts["running_requests_mean"], counts["running_requests_max"]) == (5, 5)
     assert counts["kv_cache_tokens"] == resolved["kv_cache_blocks"] * 128
     assert 0 < counts["kv_cache_used_peak"] < 1
-    assert not any("graph" in name or "prefix" in name or "draft" in name for name in counts)
+    assert not any("prefix" in name or "draft" in name for name in counts)
+    assert (counts["steps_in_full_graphs"], counts["steps_in_piecewise_graphs"]) == (0, 0)
+    assert counts["steps_without_graphs"] >= OUTPUT
     assert set(counts) <= {*COUNTS, "peak_memory_bytes"}
     assert (resolved["runner_version"], resolved["kv_cache_storage"]) == (1, "float32")
     assert resolved["left_open"] == {

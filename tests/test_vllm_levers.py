@@ -48,6 +48,7 @@ class TestTogether:
         engine = made(
             mode="online",
             pipeline_parallel=2,
+            compile=True,
             prefix_caching=True,
             kv_cache_dtype="fp8",
             options={"seed": 3},

@@ -149,10 +149,15 @@ def test_weights_come_from_where_they_are_said_to(model, loaded):
 )
 def test_what_is_not_available_is_refused_by_name(engine, said):
     with pytest.raises(Infeasible, match=said):
-        refuse_unavailable(settings(**engine))
-    refuse_unavailable(settings())
+        refuse_unavailable(settings(**engine), on_gpu=True)
+    refuse_unavailable(settings(), on_gpu=True)
     with pytest.raises(Infeasible, match="auto needs model"):
-        refuse_unavailable(settings(ModelSpec(shape="tiny"), **engine))
+        refuse_unavailable(settings(ModelSpec(shape="tiny"), **engine), on_gpu=True)
+    stages = settings(pipeline_parallel=2, compile=False)
+    with pytest.raises(Infeasible, match=r"leave engine\.compile on"):
+        refuse_unavailable(stages, on_gpu=False)
+    refuse_unavailable(stages, on_gpu=True)
+    refuse_unavailable(settings(pipeline_parallel=2), on_gpu=False)
 
 
 @given(st.sets(st.integers(0, 99), min_size=1, max_size=24), st.integers(1, 8), st.integers(0, 30))

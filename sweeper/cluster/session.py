@@ -19,8 +19,8 @@ from ray.core.generated import gcs_pb2
 import sweeper
 from sweeper.cluster.asking import ask, told_by
 from sweeper.cluster.pool import Node, Room
+from sweeper.cluster.preflight import faults
 from sweeper.cluster.probe import differences, examine, look
-from sweeper.engines.access import faults
 from sweeper.errors import PlaceError
 from sweeper.spec import ClusterSpec, ResourcesSpec, Settings
 from sweeper.trial.guardian import Guardian

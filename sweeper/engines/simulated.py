@@ -10,13 +10,20 @@ import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
+from sweeper.decoding import beams, decoding
 from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
 from sweeper.engines.simulated_failures import fail_on_request
-from sweeper.engines.simulated_options import SimulatedOptions, read_options, stood_for
+from sweeper.engines.simulated_options import (
+    UNTIMED_METERS,
+    SimulatedOptions,
+    read_options,
+    stood_for,
+)
 from sweeper.engines.simulated_physics import Physics
 from sweeper.engines.simulated_power import Boards
 from sweeper.errors import EngineError, Infeasible, StudyError
@@ -41,8 +48,6 @@ UNKNOWN_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "engine.quantization": (None,),
     "engine.attention": (None,),
     "engine.prefix_caching": (False,),
-    "gpu.power_limit_w": (None,),
-    "gpu.clock_mhz": (None,),
 }
 """Settings the arithmetic knows nothing of, with the values that ask nothing of it."""
 
@@ -125,9 +130,10 @@ class SimulatedEngine:
         self._refuse(shape, gpu_type)
         self._random = random.Random(f"{options.seed}/{shape.name}/{engine!r}")
         modelled = stood_for(self._settings).engine
-        physics = Physics(modelled, shape, gpu_type)
-        drafting = draft_shape(self._settings)
-        draft = Physics(modelled, drafting, gpu_type, scheduled=False) if drafting else None
+        limit_w = self._settings.gpu.power_limit_w
+        of = partial(Physics, modelled, gpu=gpu_type, limit_w=limit_w)
+        physics, drafting = of(shape), draft_shape(self._settings)
+        draft = of(drafting, scheduled=False) if drafting else None
         loaded = _Loaded(
             options=options,
             shape=shape,
@@ -157,7 +163,7 @@ class SimulatedEngine:
         self._draw_noise(loaded)
         self._noise_ends_s = math.inf
         try:
-            yield from self._batch(loaded, requests)
+            yield from self._batch(loaded, requests, settings)
             self._batches[settings.workload.batch_size] += 1
         finally:
             self._meter().draw(loaded.physics.context_idle_w)
@@ -168,7 +174,7 @@ class SimulatedEngine:
         workload = settings.workload
         loaded = self._begin(settings, in_flight, workload.input_tokens + workload.output_tokens)
         self._noise_ends_s = 0.0
-        events = self._stream(loaded, source, in_flight)
+        events = self._stream(loaded, source, in_flight, settings)
         finished = 0
         try:
             for event in events:
@@ -254,14 +260,17 @@ class SimulatedEngine:
         self._fail_while_running(loaded, settings)
         return loaded
 
-    def _batch(self, loaded: _Loaded, requests: Sequence[Request]) -> Generator[Event, None, None]:
+    def _batch(
+        self, loaded: _Loaded, requests: Sequence[Request], settings: Settings
+    ) -> Generator[Event, None, None]:
         """One pass over all prompts, unless a stated budget bounds passes."""
         if self._settings.engine.max_batched_tokens is not None:
-            return self._stream(loaded, iter(requests), len(requests))
-        return static(requests, self._step, self._clock.now(), self._decoding(loaded))
+            return self._stream(loaded, iter(requests), len(requests), settings)
+        together = self._decoding(loaded, settings)
+        return static(requests, self._step, self._clock.now(), together)
 
     def _stream(
-        self, loaded: _Loaded, source: Iterator[Request], in_flight: int
+        self, loaded: _Loaded, source: Iterator[Request], in_flight: int, settings: Settings
     ) -> Generator[Event, None, None]:
         engine = self._settings.engine
         return continuous(
@@ -270,15 +279,15 @@ class SimulatedEngine:
             batched_tokens(engine, self._sizes),
             self._step,
             self._clock.now,
-            self._decoding(loaded),
+            self._decoding(loaded, settings),
             chunked=engine.chunked_prefill is not False,
         )
 
-    def _decoding(self, loaded: _Loaded) -> Decoding:
+    def _decoding(self, loaded: _Loaded, settings: Settings) -> Decoding:
         asked = speculation(self._settings.engine)
         chance = None if asked is None else acceptance(asked)
         if asked is None or chance is None:
-            return TokenByToken()
+            return TokenByToken(beams(decoding(settings.workload)))
         seed = loaded.options.seed
         return Speculative(asked.tokens, chance, seed, self._draft_pass, self._counts)
 
@@ -316,7 +325,8 @@ class SimulatedEngine:
             gpu_type = self._gpu_type(options)
             shape = shape_of_model(self._settings.model)
             idle_w = Physics(self._settings.engine, shape, gpu_type).idle_w
-            self._boards = Boards(self.devices, self._clock, idle_w, gpu_type.tdp_w)
+            cap_w = min(self._settings.gpu.power_limit_w or gpu_type.tdp_w, gpu_type.tdp_w)
+            self._boards = Boards(self.devices, self._clock, idle_w, gpu_type.tdp_w, cap_w)
         return self._boards
 
     def _gpu_type(self, options: SimulatedOptions) -> Gpu:
@@ -331,6 +341,8 @@ class SimulatedEngine:
             value = getattr(getattr(settings, part), name)
             if value not in neutral:
                 raise Infeasible(f"{key}: the simulated engine knows nothing of {value!r}")
+        if settings.gpu.clock_mhz is not None and settings.meter in UNTIMED_METERS:
+            raise Infeasible("gpu.clock_mhz: the simulated engine knows nothing of clocks")
         if isinstance(speculation(settings.engine), Ngram):
             raise Infeasible(
                 "engine.speculative: what ngram finds in a text the simulated engine cannot know"
@@ -360,6 +372,7 @@ class SimulatedEngine:
             "compile": engine.compile,
             "max_batched_tokens": batched_tokens(engine, self._sizes),
             "chunked_prefill": engine.chunked_prefill is not False,
+            "power_limit_w": self._settings.gpu.power_limit_w,
             "speculative": engine.speculative and dict(engine.speculative),
             "draft": draft and (draft.shape or draft.id),
             "max_model_len": self._sizes.max_model_len,

@@ -50,11 +50,13 @@ class Decoding(Protocol):
 
 
 class TokenByToken:
-    """A token a step for each request, kept by the step of their last."""
+    """A token a step for each request, kept by the step of their last.
 
-    width = 1
+    With `beams` as many texts of each go on, of which one is told of.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, beams: int = 1) -> None:
+        self.width = beams
         self.context = 0.0
         self._done = 0
         self._heap: list[tuple[int, int, int]] = []
@@ -72,19 +74,19 @@ class TokenByToken:
     def advance(self) -> int:
         self._done += 1
         running = len(self._heap)
-        self.context += running
+        self.context += running * self.width
         return running
 
     def add(self, request: Request) -> None:
         length = len(request.prompt_token_ids)
         further = max(request.output_tokens - 1, 0)
-        self.context += length
+        self.context += length * self.width
         heapq.heappush(self._heap, (self._done + further, request.index, length + further))
 
     def ended(self) -> Iterator[int]:
         while self._heap and self._heap[0][0] <= self._done:
             _, index, cached = heapq.heappop(self._heap)
-            self.context -= cached
+            self.context -= cached * self.width
             yield index
 
 

@@ -8,7 +8,7 @@ from sweeper.errors import StudyError
 from sweeper.gpu_data import gpu
 from sweeper.spec import Settings
 
-FailKind = Literal["error", "crash", "hang", "oom"]
+FailKind = Literal["error", "crash", "hang", "leak", "oom"]
 FailAt = Literal["load", "warmup", "window"]
 UNTIMED_METERS = frozenset({"auto", "simulated", "replay"})
 """Meters that work on a virtual clock; every other one reads hardware as real time passes."""

@@ -47,6 +47,10 @@ LOGISTIC_MIDDLE = 5.5
 
 Near fits to ML.ENERGY leaderboard v3 of Llama-3.1-8B on H100 (479 W, 215 W, 1.2, 5.5).
 """
+CLOCK_EXPONENT = 2.0
+"""Of the power above idle in the clock, voltage following it: an assumption, between 1 and 3."""
+LEAST_CLOCK = 0.2
+"""A power limit slows down computing, not memory: by so much at most."""
 STALL_SHARE = 0.22
 """Of the busy share, what waiting GPUs save."""
 
@@ -55,14 +59,22 @@ class Physics:
     """Seconds and watts of one GPU of a launch, step by step.
 
     A draft's passes are not `scheduled`: they belong to a step of the model that they draft for.
+    Under a `limit_w` the clock comes down until the power fits.
     """
 
     def __init__(
-        self, engine: EngineSpec, shape: Shape, gpu: Gpu, *, scheduled: bool = True
+        self,
+        engine: EngineSpec,
+        shape: Shape,
+        gpu: Gpu,
+        *,
+        scheduled: bool = True,
+        limit_w: float | None = None,
     ) -> None:
         self._engine = engine
         self._shape = shape
         self._tdp_w = gpu.tdp_w
+        self._limit_w = gpu.tdp_w if limit_w is None else limit_w
         self.idle_w = IDLE_SHARE * gpu.tdp_w if gpu.idle_w is None else gpu.idle_w
         self.context_idle_w = gpu.context_idle_w or CONTEXT_IDLE_SHARE * gpu.tdp_w
         self.load_w = LOAD_SHARE * gpu.tdp_w
@@ -92,12 +104,24 @@ class Physics:
         if self._copies > 1:
             requests, tokens = -(-requests // self._copies), -(-tokens // self._copies)
             attended, cached = attended / self._copies, cached / self._copies
+        seconds, watts = self._at_clock(1.0, requests, tokens, attended, cached)
+        if watts <= self._limit_w:
+            return seconds, watts
+        room = max(self._limit_w - self.idle_w, 0.0) / (watts - self.idle_w)
+        clock = max(room ** (1.0 / CLOCK_EXPONENT), LEAST_CLOCK)
+        seconds, _ = self._at_clock(clock, requests, tokens, attended, cached)
+        return seconds, self.idle_w + (watts - self.idle_w) * clock**CLOCK_EXPONENT
+
+    def _at_clock(
+        self, clock: float, requests: int, tokens: int, attended: float, cached: float
+    ) -> tuple[float, float]:
+        """As `step`, at a share of the full clock; watts are those of the full one."""
         known = self._by_tokens.get(tokens)
         if known is None:
             known = self._by_tokens[tokens] = self._of_tokens(tokens)
         read_bytes, flops, exchange_s, busy_w = known
         memory_s = (read_bytes + cached * self._kv_bytes) / self._bandwidth
-        compute_s = (flops + attended * self._attend_flops) / self._flops
+        compute_s = (flops + attended * self._attend_flops) / self._flops / clock
         most_s = max(compute_s, memory_s)
         ratio = (memory_s + compute_s - most_s) / most_s
         work_s = self._stages * most_s * (1.0 + ratio**SHARPNESS) ** (1.0 / SHARPNESS)

@@ -43,11 +43,20 @@ class Boards:
     memory of a node that nobody else works on, and GPUs that stand idle.
     """
 
-    def __init__(self, devices: Sequence[str], clock: Clock, idle_w: float, tdp_w: float) -> None:
+    def __init__(
+        self,
+        devices: Sequence[str],
+        clock: Clock,
+        idle_w: float,
+        tdp_w: float,
+        cap_w: float | None = None,
+    ) -> None:
+        """`cap_w` is what they are limited to, where that is less than what they are built for."""
         self._gains = {device: _gain(device) for device in devices}
         self._clock = clock
         self._idle_w = idle_w
         self._tdp_w = tdp_w
+        self._cap_w = tdp_w if cap_w is None else cap_w
         self._watts = idle_w
         self._joules = 0.0
         self._cpu_j = 0.0
@@ -59,9 +68,9 @@ class Boards:
         self.warmth = 0.0
 
     def draw(self, watts: float) -> None:
-        """From now on, so much on each GPU, within what it is built for."""
+        """From now on, so much on each GPU, within what it is limited to."""
         self._pass()
-        self._watts = min(watts * (1.0 + WARM_POWER * self.warmth), self._tdp_w)
+        self._watts = min(watts * (1.0 + WARM_POWER * self.warmth), self._cap_w)
 
     def slowdown(self) -> float:
         """Factor on a step's time by how warm the GPUs are."""

@@ -11,7 +11,7 @@ class TokenTimes:
 
     `generate` hands it the prompt first, then each step's tokens copied to host memory. That copy
     ends when the device has computed them, so the moments are real without a synchronisation of
-    our own.
+    our own. A step of speculation gives several tokens of its one request, at one moment.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -20,7 +20,9 @@ class TokenTimes:
         self.steps = 0
         """Steps of all batches so far; another thread may read it."""
         self.times_s: list[float] = []
-        """Moments of the current batch's steps."""
+        """Moments of the current batch's tokens."""
+        self.rows = 0
+        """Sequences that the last step gave tokens of."""
 
     def begin(self) -> None:
         """A new batch starts."""
@@ -30,12 +32,18 @@ class TokenTimes:
     def put(self, value: Any) -> None:
         """Called by `generate`."""
         if self._prompt_seen:
-            self.times_s.append(self._clock.now())
+            tokens = value.shape[1] if getattr(value, "ndim", 1) > 1 else 1
+            self.times_s += [self._clock.now()] * tokens
             self.steps += 1
+            self.rows = len(value)
         self._prompt_seen = True
 
     def end(self) -> None:
         """Called by `generate`."""
+
+    def all_at_once(self, tokens: int) -> None:
+        """Tokens that stand only now that the batch has ended."""
+        self.times_s = [self._clock.now()] * tokens
 
 
 def left_padded(requests: Sequence[Request]) -> tuple[list[list[int]], list[list[int]]]:

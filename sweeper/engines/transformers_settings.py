@@ -1,14 +1,25 @@
 """What transformers can be asked for, and what of it was done."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from sweeper.decoding import Beam, Decoding
+from sweeper.engines.transformers_decoding import decoding_options, strategy
+from sweeper.engines.transformers_quantization import quantization_fault
+from sweeper.engines.transformers_speculation import assistance, draft_of
 from sweeper.errors import Infeasible, WrongSetting
 from sweeper.spec import EngineSpec, Settings, Sizes
 
+PAGE_TOKENS = 256
+"""Tokens of a page of the cache: transformers' own."""
 DECIDED = frozenset(
     {
+        "assistant_confidence_threshold",
+        "assistant_early_exit",
+        "assistant_ensemble_weight",
         "assistant_model",
+        "assistant_tokenizer",
         "attention_mask",
         "cache_implementation",
         "compile_config",
@@ -19,19 +30,28 @@ DECIDED = frozenset(
         "generation_config",
         "input_ids",
         "inputs",
+        "logits_processor",
         "max_cache_len",
         "max_length",
+        "max_matching_ngram_size",
         "max_new_tokens",
         "max_time",
         "min_length",
         "min_new_tokens",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
         "num_beams",
         "num_return_sequences",
         "pad_token_id",
+        "prompt_lookup_num_tokens",
         "return_dict_in_generate",
+        "speculation_type",
         "stop_strings",
         "streamer",
+        "temperature",
+        "top_p",
         "use_cache",
+        "use_mtp",
     }
 )
 """Arguments of `generate` that other keys of a study decide; `engine.options` may not."""
@@ -45,28 +65,52 @@ def refuse_unavailable(settings: Settings) -> None:
         "engine.tensor_parallel above 1": spec.tensor_parallel > 1,
         "engine.pipeline_parallel above 1": spec.pipeline_parallel > 1,
         "engine.data_parallel above 1": spec.data_parallel > 1,
-        "engine.quantization": spec.quantization is not None,
         "engine.kv_cache_dtype": spec.kv_cache_dtype not in {"auto", spec.dtype},
-        "engine.speculative": spec.speculative is not None,
         "engine.chunked_prefill": spec.chunked_prefill is True,
         "engine.prefix_caching": spec.prefix_caching,
-        "engine.max_batched_tokens": spec.max_batched_tokens is not None,
+        "engine.max_batched_tokens with workload.batching static": (
+            spec.max_batched_tokens is not None and settings.workload.batching == "static"
+        ),
     }
     refused = [f"{name} is not available with transformers yet" for name in asked if asked[name]]
     refused += [
         f"engine.options.{name} is decided by other keys of the study"
         for name in sorted(DECIDED & set(spec.options))
     ]
+    if fault := quantization_fault(spec.quantization):
+        refused.append(fault)
+    for check in (strategy, lambda each: assistance(each.engine), draft_of):
+        try:
+            check(settings)
+        except Infeasible as error:
+            refused.append(str(error))
     if refused:
-        raise Infeasible("; ".join(refused))
-    refuse_decoding(settings)
+        raise Infeasible("; ".join(dict.fromkeys(refused)))
 
 
-def refuse_decoding(settings: Settings) -> None:
-    """Raises `Infeasible` for anything but greedy decoding."""
-    kind = settings.workload.decoding.get("kind")
-    if kind != "greedy":
-        raise Infeasible(f"workload.decoding {kind} is not available with transformers yet")
+def refuse_uncompiled(spec: EngineSpec, asked: Decoding) -> None:
+    """Raises `Infeasible` for what transformers does not compile."""
+    if spec.compile and isinstance(asked, Beam):
+        raise Infeasible(
+            "workload.decoding beam with engine.compile: transformers compiles no step of a beam "
+            "search: set engine.compile: false"
+        )
+
+
+def refuse_static_only(spec: EngineSpec, asked: Decoding) -> None:
+    """Raises `Infeasible` for what transformers does in static batches alone."""
+    only = {
+        "workload.decoding beam": isinstance(asked, Beam),
+        "engine.speculative": spec.speculative is not None,
+        "engine.compile": spec.compile,
+        "engine.options": bool(spec.options),
+    }
+    refused = ", ".join(name for name in only if only[name])
+    if refused:
+        raise Infeasible(
+            f"{refused} with workload.batching continuous: with transformers of static batches "
+            "only (workload.batching: static)"
+        )
 
 
 def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
@@ -74,16 +118,16 @@ def uses_graphs(spec: EngineSpec, device_type: str) -> bool:
     return spec.graphs and spec.compile and device_type == "cuda"
 
 
-def generation_options(spec: EngineSpec, sizes: Sizes) -> dict[str, Any]:
-    """Options of `generate` for every batch of a launch.
+def generation_options(spec: EngineSpec, sizes: Sizes, asked: Decoding) -> dict[str, Any]:
+    """Options of `generate` for every batch of a launch that is decoded as `asked`.
 
     A compiled step needs a cache of fixed size: the largest of the launch, as `generate` would
     otherwise let it grow with the points already measured.
     """
-    greedy = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    forced = {**decoding_options(asked), "eos_token_id": None, "pad_token_id": 0}
     if not spec.compile:
-        return {**greedy, "disable_compile": True}
-    return {**greedy, "cache_implementation": "static", "max_cache_len": sizes.max_model_len}
+        return {**forced, "disable_compile": True}
+    return {**forced, "cache_implementation": "static", "max_cache_len": sizes.max_model_len}
 
 
 def refuse_other_than_asked(spec: EngineSpec, resolved: Mapping[str, Any]) -> None:
@@ -103,3 +147,27 @@ def notes(spec: EngineSpec, device_type: str) -> dict[str, str]:
     if spec.graphs and not uses_graphs(spec, device_type):
         return {"graphs": "off: CUDA graphs need a GPU and engine.compile"}
     return {}
+
+
+def blocks(sizes: Sizes) -> int:
+    """Pages that the launch's largest batch needs at full length, and one to spare for each."""
+    return sizes.max_batch_size * (math.ceil(sizes.max_model_len / PAGE_TOKENS) + 1)
+
+
+def batching_options(spec: EngineSpec, sizes: Sizes, *, graphs: bool, seed: int) -> dict[str, Any]:
+    """Arguments of `ContinuousBatchingConfig`: what it would choose by itself is said where it can.
+
+    It would switch to flash attention where that is installed, share blocks of equal prompts, and
+    take nine tenths of the memory for its cache.
+    """
+    return {
+        "page_size": PAGE_TOKENS,
+        "num_blocks": blocks(sizes),
+        "max_batch_tokens": spec.max_batched_tokens,
+        "max_requests_per_batch": sizes.max_batch_size,
+        "allow_block_sharing": spec.prefix_caching,
+        "use_cuda_graph": graphs,
+        "auto_switch_to_flash": False,
+        "drop_unsupported_processors": False,
+        "seed": seed,
+    }

@@ -92,7 +92,7 @@ class VllmEngine(VllmTraits):
             EngineError: the model cannot be had, the GPUs are not those of the lease, or the
                 start failed for reasons of the machinery.
         """
-        refuse_unavailable(self._settings)
+        refuse_unavailable(self._settings, on_gpu=self._place.gpu)
         refuse_speculation(self._settings, on_gpu=self._place.gpu)
         model = self._settings.model
         local = from_shape(model) or Path(str(model.id)).is_dir()

@@ -144,6 +144,13 @@ class Streamed:
             self._run(self._ended())
         finally:
             self._stop_loop()
+        context = self._engine.engine_core.ctx
+        # vLLM leaves open the context that its asynchronous one shadows. Ending it waits for
+        # sockets that are still open, so that is not done in this thread.
+        shadowed = getattr(context, "_shadow_obj", context)
+        ending = threading.Thread(target=shadowed.destroy, kwargs={"linger": 0}, daemon=True)
+        ending.start()
+        ending.join(STOP_S)
 
     async def _made(self, arguments: Any, tally: Tally) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -177,9 +184,10 @@ class Streamed:
             self._told = []
 
     async def _ended(self) -> None:
-        self._engine.shutdown(timeout=0)
+        self._engine.shutdown()
         for listener in self._listeners:
             listener.cancel()
+        await asyncio.gather(*self._listeners, return_exceptions=True)
 
     def _run(self, doing: Coroutine[Any, Any, _Made]) -> _Made:
         return asyncio.run_coroutine_threadsafe(doing, self._loop).result()

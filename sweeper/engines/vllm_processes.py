@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
+from sweeper.engines.kernels import no_kernel
 from sweeper.errors import EngineError, Infeasible, SweeperError
 
 SHUT_DOWN_S = 10.0
@@ -100,7 +101,7 @@ def explained(make: Callable[[], Made], said: Said | None = None) -> Made:
     """What `make` returns.
 
     Raises:
-        Infeasible: vLLM refuses the combination, or its processes ran out of memory.
+        Infeasible: vLLM refuses the combination, its processes ran out of memory or have no kernel.
         EngineError: anything else that went wrong.
     """
     try:
@@ -117,6 +118,8 @@ def explained(make: Callable[[], Made], said: Said | None = None) -> Made:
             if isinstance(error, ValueError | NotImplementedError | TypeError) and not of_hub:
                 raise Infeasible(f"vLLM refuses the combination: {text}") from error
             text = f"{text}; its processes said: {said.last_error()}"
+        if no_kernel(text):
+            raise Infeasible(f"no kernel: {text}") from error
         raise EngineError(text) from error
 
 

@@ -84,10 +84,12 @@ class Place:
     cpus: tuple[int, ...] = ()
 
 
-def refuse_unavailable(settings: Settings) -> None:
-    """Raises `Infeasible` naming every setting that is not available with vLLM yet."""
+def refuse_unavailable(settings: Settings, *, on_gpu: bool) -> None:
+    """Raises `Infeasible` naming every setting that vLLM does not have here, and why."""
     spec = settings.engine
     refused = [COPIES] if spec.data_parallel > 1 else []
+    if spec.pipeline_parallel > 1 and not (on_gpu or spec.compile):
+        refused.append(STAGES_ON_CPUS)
     if spec.quantization is not None and settings.model.weights in {"dummy", "dummy_zeros"}:
         refused.append(DRAWN_QUANTIZED)
     refused += [
@@ -149,6 +151,10 @@ COPIES = (
     "engine.data_parallel: vLLM's copies step each at moments of its own, and an engine's events "
     "tell of steps that all running requests take together; measure one copy: several take as many "
     "times its energy and its traffic"
+)
+STAGES_ON_CPUS = (
+    "engine.pipeline_parallel: vLLM's build for processors fails at the first step of stages that "
+    "are not compiled (0.32): leave engine.compile on"
 )
 DRAWN_QUANTIZED = (
     "engine.quantization: drawn weights (model.weights: dummy, dummy_zeros) are not quantized; "

@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from sweeper.engines.access import hub_environment, library_fault, model_fault
+from sweeper.engines.vllm_settings import refuse_unavailable
 from sweeper.engines.vllm_speculation import refuse_speculation
 from sweeper.errors import Infeasible
 from sweeper.spec import Settings
@@ -38,11 +39,12 @@ class VllmTraits:
     def preflight(cls, settings: Settings) -> str | None:
         """Whether it is installed, and the model to be had: a folder, the cache, or the hub.
 
-        The draft as well, and whether vLLM speculates here as asked.
+        The draft as well, and whether vLLM has here what was asked.
         """
         if missing := library_fault("vllm", cls.libraries):
             return missing
         try:
+            refuse_unavailable(settings, on_gpu=cls.needs_gpu)
             refuse_speculation(settings, on_gpu=cls.needs_gpu)
         except Infeasible as error:
             return str(error)

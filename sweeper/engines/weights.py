@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sweeper import shapes
 from sweeper.engines import host_memory
+from sweeper.engines.transformers_quantization import stored_bytes
 from sweeper.errors import EngineError, Infeasible
 from sweeper.spec import ModelSpec
 
@@ -73,8 +74,8 @@ def build(model: ModelSpec, config: Any, dtype: str, attention: str | None, devi
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of a model's parameters, tied ones once."""
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    """Bytes of a model's parameters, tied ones once, quantized ones as they are kept."""
+    return sum(stored_bytes(weight) for weight in model.parameters())
 
 
 def weight_facts(model: Any, spec: ModelSpec) -> dict[str, Any]:

@@ -188,6 +188,55 @@ def facts_of(handle: Handle) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
+def power_limit_w(handle: Handle) -> float:
+    """The limit that is set; another limiter may enforce less."""
+    with explained("power limit"):
+        return float(pynvml.nvmlDeviceGetPowerManagementLimit(handle)) / 1e3
+
+
+def enforced_limit_w(handle: Handle) -> float | None:
+    """The least of all limits on the board's power."""
+    limit_mw = told(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    return None if limit_mw is None else float(limit_mw) / 1e3
+
+
+def power_range_w(handle: Handle) -> tuple[float, float]:
+    """The least and the most that the board takes as a limit."""
+    with explained("power limits"):
+        least_mw, most_mw = pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+    return least_mw / 1e3, most_mw / 1e3
+
+
+def set_power_limit(handle: Handle, watts: float) -> None:
+    """Root's alone; it holds until somebody sets another, or the driver lets go of the board."""
+    with explained(f"power limit of {watts:g} W"):
+        pynvml.nvmlDeviceSetPowerManagementLimit(handle, round(watts * 1e3))
+
+
+def sm_clock_mhz(handle: Handle) -> float | None:
+    """The clock of the multiprocessors at this moment."""
+    mhz = told(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    return None if mhz is None else float(mhz)
+
+
+def sm_clocks_mhz(handle: Handle) -> Sequence[int]:
+    """The clocks that the multiprocessors can be locked to, where they are told, from the least."""
+    memory_mhz = told(pynvml.nvmlDeviceGetSupportedMemoryClocks, handle)
+    if not memory_mhz:
+        return ()
+    clocks = told(pynvml.nvmlDeviceGetSupportedGraphicsClocks, handle, max(memory_mhz))
+    return sorted(map(int, clocks or ()))
+
+
+def lock_clocks(handle: Handle, mhz: int | None) -> None:
+    """Lock the multiprocessors to a clock, or (`None`) unlock them: NVML tells of no lock."""
+    with explained("unlocking clocks" if mhz is None else f"clocks locked to {mhz} MHz"):
+        if mhz is None:
+            pynvml.nvmlDeviceResetGpuLockedClocks(handle)
+        else:
+            pynvml.nvmlDeviceSetGpuLockedClocks(handle, mhz, mhz)
+
+
 def _sliced(handle: Handle) -> bool:
     current, _ = told(pynvml.nvmlDeviceGetMigMode, handle) or (0, 0)
     return bool(current)

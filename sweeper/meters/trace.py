@@ -50,11 +50,13 @@ class PowerTrace:
         self._devices = tuple(devices)
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
+        self._taken = 0
         self._kept: list[Sample] = []
         self._cost: Cost | None = None
 
     def start(self) -> None:
         """Start sampling. The process ends with this one, or with `stop`."""
+        self._taken, self._kept, self._cost = 0, [], None
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives until `stop`
         home = str(Path(sweeper.__file__).parent.parent)
         places = [home, os.environ.get("PYTHONPATH", "")]
@@ -72,27 +74,12 @@ class PowerTrace:
 
     def samples(self) -> Sequence[Sample]:
         """(seconds of CLOCK_MONOTONIC, device, watts) so far, or until `stop`."""
-        if self._file is None:
-            return tuple(self._kept)
-        return tuple(
-            (float(t_s), self._devices[int(index)], float(watts))
-            for t_s, index, watts in self._lines()
-            if t_s != b"cost"
-        )
+        self._read()
+        return tuple(self._kept)
 
     def cost(self) -> Cost | None:
         """What the sampler says that it took; `None` until `stop`, or where it was killed."""
         return self._cost
-
-    def _told(self) -> Cost | None:
-        name, *numbers = (self._lines() or [[b""]])[-1]
-        return Cost(*map(float, numbers)) if name == b"cost" else None
-
-    def _lines(self) -> list[list[bytes]]:
-        assert self._file is not None
-        content = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
-        whole, _, _ = content.rpartition(b"\n")
-        return [line.split() for line in whole.splitlines()]
 
     def stop(self) -> None:
         """End the process and keep what it wrote; may be called twice."""
@@ -106,12 +93,22 @@ class PowerTrace:
                 self._process.wait()
             self._process = None
         if self._file is not None:
-            self._kept = list(self.samples())
-            costs = [
-                Cost(float(cpu), float(wall))
-                for name, cpu, wall in self._lines()[-1:]
-                if name == b"cost"
-            ]
-            self._cost = costs[0] if costs else None
+            self._read()
             self._file.close()
             self._file = None
+
+    def _read(self) -> None:
+        """Take what was written since the last look: a trace of an hour is asked for often."""
+        if self._file is None:
+            return
+        descriptor = self._file.fileno()
+        behind = os.fstat(descriptor).st_size - self._taken
+        whole, newline, _ = os.pread(descriptor, behind, self._taken).rpartition(b"\n")
+        self._taken += len(whole) + len(newline)
+        for line in whole.splitlines():
+            name, *numbers = line.split()
+            if name == b"cost":
+                self._cost = Cost(*map(float, numbers))
+            else:
+                place, watts = numbers
+                self._kept.append((float(name), self._devices[int(place)], float(watts)))

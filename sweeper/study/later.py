@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sweeper.decoding import DECODINGS
 from sweeper.engines import ENGINES
+from sweeper.engines.transformers_quantization import QUANTIZATIONS
 from sweeper.meters import METERS
 from sweeper.schema import leaves, lookup, show
 from sweeper.search import SEARCHES
@@ -16,12 +18,8 @@ TAKEN: dict[str, tuple[EngineKind, ...]] = {
     "engine.mode": ("vllm",),
     "engine.pipeline_parallel": ("vllm",),
     "engine.data_parallel": (),
-    "engine.quantization": ("vllm",),
     "engine.kv_cache_dtype": ("vllm",),
     "engine.prefix_caching": ("vllm",),
-    "engine.attention": ("vllm",),
-    "gpu.power_limit_w": (),
-    "gpu.clock_mhz": (),
 }
 """Which engines take more of a setting than its default; what it simulates in a simulation."""
 AVAILABLE: dict[str, tuple[str, ...]] = {
@@ -32,18 +30,29 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
 """Settings that some values are available of."""
 KIND_AVAILABLE: dict[str, tuple[str, ...]] = {"workload.arrival": ("closed",)}
 DECODING: dict[EngineKind, tuple[str, ...]] = {
-    "vllm": ("greedy", "beam", "temperature", "top_p"),
-    "transformers": ("greedy",),
-    "simulated": ("greedy",),
+    "vllm": tuple(DECODINGS),
+    "transformers": tuple(DECODINGS),
+    "endpoint": ("greedy",),
+    "simulated": tuple(DECODINGS),
 }
 """Kinds of `workload.decoding` that an engine has."""
 SPECULATION: dict[EngineKind, tuple[str, ...]] = {
     "vllm": ("draft", "ngram", "stated"),
+    "transformers": ("draft", "ngram"),
     # What ngram would find depends on a text, and a simulation has none.
     "simulated": ("draft", "stated"),
 }
 """Kinds of `engine.speculative` that an engine has; null goes with every engine."""
+BY_ENGINE = {"engine.speculative": SPECULATION, "workload.decoding": DECODING}
 ENGINE = ("engine.kind", "engine.simulates")
+GPU_KEYS = ("gpu.power_limit_w", "gpu.clock_mhz")
+VALUES_BY_ENGINE: dict[str, dict[EngineKind, tuple[str, ...]]] = {
+    "engine.attention": {"transformers": ("eager", "sdpa", "flash_attention_2")},
+    "engine.quantization": {"transformers": tuple(QUANTIZATIONS)},
+}
+"""Settings that an engine has some values of, beside null."""
+ANY_VALUE: tuple[EngineKind, ...] = ("vllm",)
+"""Engines whose values of these are theirs to know."""
 OF_A_SCHEDULER = ("engine.chunked_prefill", "engine.max_batched_tokens")
 """Settings that mean something only where prompts and decoding share passes."""
 
@@ -56,13 +65,24 @@ def unavailable(study: Study) -> list[str]:
         beside = ENGINE if key in TAKEN else ()
         looked = looks(study, (key, *beside))
         found += [said for settings in looked for said in _of_key(settings, key)]
-    touched = ("engine.kind", "engine.tensor_parallel", "workload.batching", *OF_A_SCHEDULER)
+    touched = (
+        "engine.kind",
+        "engine.compile",
+        "engine.tensor_parallel",
+        "workload.batching",
+        "workload.decoding",
+        *OF_A_SCHEDULER,
+    )
     for settings in looks(study, touched):
         found += _of_transformers(settings)
-    for settings in looks(study, (*ENGINE, "workload.decoding")):
-        found += _of_decoding(settings)
-    for settings in looks(study, ("engine.kind", "engine.speculative")):
-        found += _of_speculation(settings)
+    for key in VALUES_BY_ENGINE:
+        for settings in looks(study, (*ENGINE, key)):
+            found += _of_values(settings, key)
+    for key in BY_ENGINE:
+        for settings in looks(study, (*ENGINE, key)):
+            found += _by_engine(settings, key)
+    for settings in looks(study, (*GPU_KEYS, "engine.kind", "meter")):
+        found += _of_gpus(settings)
     return list(dict.fromkeys(found))
 
 
@@ -90,36 +110,54 @@ def _of_key(settings: Settings, key: str) -> Iterator[str]:
         yield f"{key}: {kind_of(settings, key)} is not available yet, only {only}"
 
 
+def _of_values(settings: Settings, key: str) -> Iterator[str]:
+    engine, value = settings.engine.kind, lookup(settings, key)
+    # A rehearsal stands for an engine, and takes what that one does.
+    known = VALUES_BY_ENGINE[key].get(_modelled(settings), ())
+    if value is not None and value not in known and _modelled(settings) not in ANY_VALUE:
+        only = ", ".join(("null", *known))
+        yield f"{key}: {value} is not available yet with engine.kind {engine}, only {only}"
+
+
 def _of_transformers(settings: Settings) -> Iterator[str]:
     if settings.engine.kind != "transformers":
         return
     said = "is not available yet with engine.kind transformers, only"
-    if settings.workload.batching != "static":
-        yield f"workload.batching: {settings.workload.batching} {said} static"
+    static = settings.workload.batching == "static"
+    if settings.engine.compile and not static:
+        yield f"engine.compile: true {said} false where workload.batching is continuous"
     if settings.engine.tensor_parallel > 1:
         yield f"engine.tensor_parallel: {settings.engine.tensor_parallel} {said} 1"
+    if settings.workload.decoding.get("seed_requests"):
+        yield f"workload.decoding.seed_requests: true {said} false: it seeds whole batches"
     for key in OF_A_SCHEDULER:
         value, default = lookup(settings, key), lookup(Settings(), key)
-        if value != default:
+        budget = key == "engine.max_batched_tokens" and not static
+        if value != default and not budget:
             yield f"{key}: {show(value)} {said} {show(default)}"
-
-
-def _of_decoding(settings: Settings) -> Iterator[str]:
-    engine, kind = _modelled(settings), kind_of(settings, "workload.decoding")
-    kinds = DECODING.get(engine, ("greedy",))
-    if kind not in kinds and engine in ENGINES:
-        said = f"is not available yet with engine.kind {engine}, only {', '.join(kinds)}"
-        yield f"workload.decoding: {kind} {said}"
 
 
 def _modelled(settings: Settings) -> EngineKind:
     return settings.engine.simulates or settings.engine.kind
 
 
-def _of_speculation(settings: Settings) -> Iterator[str]:
-    engine, kind = settings.engine.kind, kind_of(settings, "engine.speculative")
-    kinds = SPECULATION.get(engine, ())
+def _by_engine(settings: Settings, key: str) -> Iterator[str]:
+    engine = _modelled(settings) if key == "workload.decoding" else settings.engine.kind
+    kind, kinds = kind_of(settings, key), BY_ENGINE[key].get(engine, ())
     if kind is not None and kind not in kinds and engine in ENGINES:
-        only = ", ".join(("null", *kinds))
+        # No speculation goes with every engine, no decoding with none.
+        only = ", ".join((*(("null",) if key == "engine.speculative" else ()), *kinds))
         said = f"is not available yet with engine.kind {engine}, only {only}"
-        yield f"engine.speculative: {kind} {said}"
+        yield f"{key}: {kind} {said}"
+
+
+def _of_gpus(settings: Settings) -> Iterator[str]:
+    """NVML sets GPUs, and simulated ones follow a power limit."""
+    asked = [key for key in GPU_KEYS if lookup(settings, key) is not None]
+    simulated = settings.engine.kind == "simulated" and settings.meter != "nvml"
+    for key in asked:
+        if settings.meter not in ("auto", "nvml", "simulated"):
+            said = f"is not available yet with meter {settings.meter}, only auto, nvml"
+            yield f"{key}: {show(lookup(settings, key))} {said}"
+        elif simulated and key == "gpu.clock_mhz":
+            yield f"{key}: is not available yet with engine.kind simulated: leave it out"

@@ -283,7 +283,8 @@ def _draft(settings: Settings) -> Iterator[Said]:
     except StudyError as error:
         yield key, str(error).removeprefix(f"{key}.")
         return
-    if settings.engine.kind == "vllm" and draft and draft.id is None and draft.weights == "auto":
+    real = settings.engine.kind != "simulated"
+    if real and draft and draft.id is None and draft.weights == "auto":
         yield key, f"{draft.shape} is a shape and has no weights of its own: use its hub id"
 
 

@@ -8,12 +8,14 @@ from sweeper.clocks import clock_for
 from sweeper.engines import Clock, Engine, engine_class
 from sweeper.engines.endpoint_options import running_devices, runs_already
 from sweeper.engines.simulated_options import of_launch
+from sweeper.errors import WrongSetting
 from sweeper.meters import Meter, meter_class
 from sweeper.meters.components import components_for
 from sweeper.meters.unattributable import Unattributable
 from sweeper.spec import Launch, Settings
 from sweeper.trial.bench import Bench, Context, Emit
 from sweeper.trial.environment import describe
+from sweeper.trial.gpu_settings import UNASKED, GpuSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,21 @@ def bench_for(assignment: Assignment, emit: Emit) -> Bench:
         emit=emit,
         components=components,
         occupied=running,
+        gpu_settings=gpu_settings_for(kind, settings, devices),
     )
+
+
+def gpu_settings_for(kind: str, settings: Settings, devices: tuple[str, ...]) -> GpuSettings:
+    """What is to be set of GPUs; of simulated ones nothing is, as their arithmetic follows.
+
+    Raises:
+        WrongSetting: there are no GPUs of NVIDIA.
+    """
+    if settings.gpu == UNASKED or kind == "simulated":
+        return GpuSettings()
+    if kind != "nvml":
+        raise WrongSetting(f"gpu: is set through NVML, and the meter of this launch is {kind}")
+    return GpuSettings(settings.gpu, devices)
 
 
 def meter_for(

@@ -13,6 +13,7 @@ from sweeper.meters.components import Components
 from sweeper.results.attachments import Role
 from sweeper.spec import Launch, Point
 from sweeper.trial.evidence import Clocks, Witness, machine_clocks
+from sweeper.trial.gpu_settings import GpuSettings
 
 KEPT = frozenset({"window", "record"})
 """Kinds of events that a launch waits for until they are kept."""
@@ -39,9 +40,9 @@ class Context:
 class Bench:
     """The parts a launch works with; `devices` are its GPUs, none on a machine without.
 
-    `components` are what the node spends beside them, `witness` gathers the evidence that windows
-    are judged by; `clocks` are those of the machine. Devices that are `occupied` are in use by the
-    launch's own server, since before it began.
+    `gpu_settings` are what the study sets of them, `components` what the node spends beside them.
+    `witness` gathers the evidence that windows are judged by; `clocks` are those of the machine.
+    Devices that are `occupied` are in use by the launch's own server, since before it began.
     """
 
     engine: Engine
@@ -51,6 +52,7 @@ class Bench:
     context: Context
     emit: Emit
     components: Components = field(default_factory=Components)
+    gpu_settings: GpuSettings = field(default_factory=GpuSettings)
     clocks: Clocks = machine_clocks
     occupied: bool = False
     witness: Witness = field(init=False)

@@ -1,4 +1,4 @@
-"""A launch in a child process of its own group, with a guardian, a log, and a limit on silence."""
+"""A launch in a child process of its own group: a guardian, a log, limits on silence and memory."""
 
 import base64
 import contextlib
@@ -18,6 +18,7 @@ from sweeper.results.attachments import pack_log
 from sweeper.trial.assignment import Assignment
 from sweeper.trial.bench import KEPT, attachment
 from sweeper.trial.guardian import Guardian
+from sweeper.trial.memory import MemoryWatch
 
 Event = dict[str, Any]
 
@@ -39,11 +40,14 @@ class ProcessLaunch:
         scratch: Path,
         load_limit_s: float = LOAD_LIMIT_S,
         silence_limit_s: float = SILENCE_LIMIT_S,
+        memory_reserve_bytes: int | None = None,
     ) -> None:
+        """`memory_reserve_bytes`: what the launch may not take of the node's memory by growing."""
         self._assignment = assignment
         self._log = scratch / f"{assignment.name}.log"
         self._limits_s = {"load": load_limit_s, "other": silence_limit_s}
         self._guardian = Guardian(lease_s=LEASE_S)
+        self._memory = MemoryWatch(self._guardian.token, memory_reserve_bytes)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
         self._phase: Event = {"phase": "start", "point": None}
@@ -89,17 +93,18 @@ class ProcessLaunch:
         try:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
-            return self._silence()
+            return self._watched()
         if event is None:
             return self._over()
         if event["kind"] == "progress":
             if event["steps"] != self._steps:
                 self._steps, self._moved_s = event["steps"], time.monotonic()
-            return self._silence()
+            return self._watched()
         self._moved_s = time.monotonic()
         if event["kind"] == "phase":
             if self._phase["phase"] == "load":
                 self._guardian.look()
+                self._memory.loaded()
             self._phase = event
         if event["kind"] in ("death", "launched"):
             return self._end(event)
@@ -163,7 +168,10 @@ class ProcessLaunch:
                     self._events.put(json.loads(line))
         self._events.put(None)
 
-    def _silence(self) -> list[Event]:
+    def _watched(self) -> list[Event]:
+        """Nothing was told: does it stand still, or grow?"""
+        if leak := self._memory.leak():
+            return self._end({"kind": "death", "reason": leak})
         limit_s = self._limits_s["load" if self._loading else "other"]
         silent_s = time.monotonic() - self._moved_s
         if silent_s < limit_s:

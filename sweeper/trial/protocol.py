@@ -4,7 +4,7 @@
     |-------------|---------|-------------|=A=|=C=|=B=|=D=|=|=D=|=A=|=B=|=C=|=|=B=|=D=|..=|-------|
     memory free?  load_s    context-idle  points shuffled in every pass; each window:
     PIDs          bare-idle               [warm-up | settle | reading --- window --- reading]
-                  before load
+    GPUs are set  before load                                               GPUs are set back
 
 A point is warmed up on its first visit and settled again on every later one, as another batch
 size ran in between. The point that was measured first is the launch's control: when all is done it
@@ -66,23 +66,28 @@ def run_launch(launch: Launch, bench: Bench) -> Spent:
     Raises:
         EngineError: the engine failed for reasons of the machinery. The launch is lost; points
             that have no record yet can be measured by another.
-        MeterError: the meter cannot be opened, or the devices are not free.
+        MeterError: the meter cannot be opened, or the devices are not free, or cannot be set.
     """
     recorder = Recorder(launch, bench)
     if launch.quality is not None:
         score_first(launch.quality, launch, bench, recorder)
-    with closing(bench.meter), closing(bench.components), closing(bench.engine):
+    with (
+        closing(bench.meter),
+        closing(bench.components),
+        closing(bench.gpu_settings),
+        closing(bench.engine),
+    ):
         bench.phase("gate")
         facts = dict(bench.meter.open())
         recorder.knows(devices=facts, components=dict(bench.components.open()))
         bench.witness.opened(facts)
         began_s, (opening, _) = bench.clock.now(), bench.read()
-        if bench.occupied:
-            recorder.idle("bare_idle_w", "gpu_not_free: the server runs already", ())
-        else:
+        if not bench.occupied:
             recorder.checked(wait_until_free(bench.meter, bench.clock))
-            recorder.idle("bare_idle_w", *idle_power(bench))
         try:
+            if applied := bench.gpu_settings.apply():
+                recorder.knows(gpu_settings=dict(applied))
+            recorder.idle("bare_idle_w", *bare_idle(bench))
             load(bench, recorder)
         except (Infeasible, WrongSetting) as reason:
             for point in launch.points:
@@ -175,7 +180,8 @@ def measure(launch: Launch, bench: Bench, recorder: Recorder) -> None:
             for taken in visits[point.id].take(len(recorder.windows[point.id])):
                 recorder.take(point, taken)
                 windows.append(taken.window)
-        except Infeasible as reason:
+                bench.gpu_settings.check(taken.window.evidence)
+        except (Infeasible, WrongSetting) as reason:
             agenda.drop(point)
             recorder.give_up(point, reason)
             control = None if point is control else control
@@ -217,6 +223,13 @@ def visits_of(point: Point, launch: Launch, bench: Bench, recorder: Recorder) ->
         return kind(of, workload, bench, per_window)
 
     return Visits(point, make)
+
+
+def bare_idle(bench: Bench) -> Idle:
+    """Power at rest before the engine is loaded, which a server that runs already does not show."""
+    if bench.occupied:
+        return "gpu_not_free: the server runs already", ()
+    return idle_power(bench)
 
 
 def idle_power(bench: Bench) -> Idle:

@@ -79,7 +79,7 @@ class SteadyWindows:
             requests=requests,
             min_window_s=self._bench.meter.min_window_s,
             gpus=len(self._bench.devices),
-            streams=self._bench.engine.streams,
+            streams=self._bench.engine.streams and settings.workload.streams,
             goodput=settings.measure.goodput,
         )
         return Taken(window=made, events=timeline.log.line(index, requests))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.verify import ids, numbers, power, stream
+from sweeper.verify import gpus, ids, numbers, power, stream
 from sweeper.verify.figures import Seen
 from sweeper.verify.numbers import idle_w
 from sweeper.verify.sources import KEY, LEASE, Line, Sources, name_of
@@ -29,6 +29,7 @@ def check(record: Line, sources: Sources, accelerators: Sequence[Any], tally: Ta
     where = name_of(record)
     _identity(record, accelerators, where, tally)
     _lease(record, sources, where, tally)
+    gpus.check(record, where, tally)
     written = _written(record, sources)
     _lines(record, written, where, tally)
     if not record["windows"]:

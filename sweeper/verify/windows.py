@@ -1,11 +1,13 @@
 """One window made again from its two readings and its events, and held against what it says."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 from sweeper.verify import judgement, stream
 from sweeper.verify.figures import Seen, of_windows
+from sweeper.verify.ids import get
 from sweeper.verify.judgement import joules_of
 from sweeper.verify.sources import Line
 from sweeper.verify.tally import Tally
@@ -88,6 +90,10 @@ def _work(
         )
     after_s = -inf if window["convention"] == "whole" else window["started_s"]
     done = stream.work(seen, after_s, window["ended_s"])
+    if get(record["config"]["workload.decoding"], "kind") == "beam":
+        # Its tokens stand when the search has ended: no time of one of them is known.
+        latencies = {name: done.samples[name] for name in done.samples if name == "latency_s"}
+        done = replace(done, samples=latencies)
     kind = "counts of requests and tokens"
     names = ("requests", "input_tokens", "output_tokens")
     for name, count in ((name, getattr(done, name)) for name in names):

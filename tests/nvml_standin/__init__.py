@@ -14,23 +14,29 @@ from pathlib import Path
 
 from tests.nvml_standin.scenario import (
     GPU_LOST,
+    NO_PERMISSION,
     NOT_SUPPORTED,
+    Board,
     Fault,
     Gpu,
     Process,
     Scenario,
     Violation,
+    boards_of,
 )
 
 __all__ = [
     "GPU_LOST",
     "LIBRARY",
     "NOT_SUPPORTED",
+    "NO_PERMISSION",
+    "Board",
     "Fault",
     "Gpu",
     "Process",
     "Scenario",
     "Violation",
+    "boards_of",
     "build",
     "compiler",
     "environment",
@@ -38,7 +44,7 @@ __all__ = [
 ]
 
 LIBRARY = "libnvidia-ml.so.1"
-SOURCES = ("nvml.c", "state.c", "events.c", "world.c")
+SOURCES = ("nvml.c", "state.c", "boards.c", "events.c", "world.c")
 
 
 def compiler() -> str | None:

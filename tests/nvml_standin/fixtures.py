@@ -1,12 +1,15 @@
 """Fixtures over the NVML stand-in; a test module asks for them with `pytest_plugins`."""
 
 import os
-from collections.abc import Callable
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.boards import World
 from tests.nvml_standin import Gpu, Scenario, build, compiler, environment, preload
 from tests.nvml_standin.virtual import VirtualTime, VirtualWorld
 
@@ -57,3 +60,28 @@ def virtual_world(
         return VirtualWorld(scenario, time)
 
     return enter
+
+
+@pytest.fixture
+def gpu_world(nvml_world: Callable[[Scenario], Scenario], tmp_path: Path) -> Callable[..., World]:
+    """`gpu_world({..}, ..)`: GPUs whose settings are looked at, by what is special of each."""
+
+    def enter(*more: dict[str, Any]) -> World:
+        gpus = tuple(
+            Gpu(uuid=f"GPU-{secrets.token_hex(6)}", pci=f"00000000:{place + 1:02X}:00.0", **each)
+            for place, each in enumerate(more)
+        )
+        nvml_world(Scenario(gpus=gpus))
+        return World(tmp_path / "scenario.txt", gpus)
+
+    return enter
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that are put here do not outlive the test."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()

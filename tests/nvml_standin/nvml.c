@@ -296,7 +296,7 @@ int nvmlDeviceGetTemperatureV(Handle handle, Temperature *reading) {
 
 int nvmlDeviceGetClockInfo(Handle handle, int type, unsigned *mhz) {
     ENTER(handle);
-    *mhz = type == 2 ? gpu->memory_mhz : gpu->sm_mhz;
+    *mhz = type == 2 ? gpu->memory_mhz : sm_mhz(gpu);
     return OK;
 }
 

@@ -5,6 +5,7 @@ CLOCK_MONOTONIC (or on the clock of `virtual.py`), so that every process sees th
 """
 
 import math
+import struct
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,7 +16,22 @@ from pathlib import Path
 
 Knots = Sequence[tuple[float, float]]
 NOT_SUPPORTED = 3
+NO_PERMISSION = 4
 GPU_LOST = 15
+BOARD = struct.Struct("4d")
+"""In a scenario's file of boards, as `Board` of world.h has them."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """How a GPU is set now, by whatever process: the limit, clocks that are locked, how often set.
+
+    No limit is the scenario's own.
+    """
+
+    power_limit_w: float | None
+    locked_mhz: tuple[float, float] | None
+    writes: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class Gpu:
     `power_w` are knots of time and watts, held constant from each to the next, or joined by lines
     where `linear`; `sine` (watts, hertz, radians) comes on top. The counter shows the energy up to
     its last tick, times `counter_gain`; ticks are `counter_period_s` apart, one of them at
-    `counter_phase_s`.
+    `counter_phase_s`. A power limit below `power_clamp_w` is taken and raised to it without a word.
     """
 
     uuid: str
@@ -73,6 +89,10 @@ class Gpu:
     memory_bytes: int = 150_754_820_096
     power_limit_w: float = 700.0
     default_power_limit_w: float = 700.0
+    power_limits_w: tuple[float, float] = (200.0, 700.0)
+    power_clamp_w: float = 0.0
+    lockable_mhz: tuple[int, int, int] = (345, 1980, 15)
+    ignores_lock: bool = False
     clocks_mhz: tuple[int, int] = (1980, 3201)
     utilization: int = 0
     event_reasons: int = 0
@@ -126,7 +146,11 @@ class Gpu:
             f"gain {self.counter_gain}",
             f"linear {self.linear:d}",
             "sine {} {} {}".format(*self.sine),
-            f"limits {self.power_limit_w} {self.default_power_limit_w}",
+            f"limits {self.power_limit_w} {self.default_power_limit_w} {{}} {{}} ".format(
+                *self.power_limits_w
+            )
+            + f"{self.power_clamp_w}",
+            "lockable {} {} {} ".format(*self.lockable_mhz) + f"{self.ignores_lock:d}",
             "clocks {} {}".format(*self.clocks_mhz),
             f"memory_bytes {self.memory_bytes}",
             f"utilization {self.utilization}",
@@ -175,14 +199,33 @@ class Scenario:
         for gpu in self.gpus:
             lines += gpu.lines()
         path.write_text("\n".join(lines) + "\n")
+        boards = _boards_of(path)
+        # Who lives in the scenario before keeps its boards.
+        boards.unlink(missing_ok=True)
+        boards.write_bytes(bytes(BOARD.size * len(self.gpus)))
         return path
+
+
+def boards_of(scenario: Path) -> list[Board]:
+    """How the GPUs of a scenario's file are set now, in order."""
+    return [
+        Board(limit_w or None, (from_mhz, to_mhz) if to_mhz else None, int(writes))
+        for limit_w, from_mhz, to_mhz, writes in BOARD.iter_unpack(
+            _boards_of(scenario).read_bytes()
+        )
+    ]
+
+
+def _boards_of(scenario: Path) -> Path:
+    return scenario.with_name(f"{scenario.name}.boards")
 
 
 class _Curve:
     """Knots, held or joined by lines, and their integral from the first one to each."""
 
     def __init__(self, knots: Knots, linear: bool) -> None:
-        self._times_s, self._values = zip(*knots, strict=True)
+        self._times_s = [at_s for at_s, _ in knots]
+        self._values = [value for _, value in knots]
         self._linear = linear
         pieces = (
             (after_s - before_s) * (before + (after if linear else before)) / 2

@@ -74,18 +74,6 @@ int nvmlDeviceGetPersistenceMode(Handle handle, unsigned *mode) {
     return OK;
 }
 
-int nvmlDeviceGetPowerManagementLimit(Handle handle, unsigned *milliwatts) {
-    ENTER(handle);
-    *milliwatts = (unsigned)milli(gpu->limit_w);
-    return OK;
-}
-
-int nvmlDeviceGetEnforcedPowerLimit(Handle handle, unsigned *milliwatts) {
-    ENTER(handle);
-    *milliwatts = (unsigned)milli(gpu->limit_w);
-    return OK;
-}
-
 int nvmlDeviceGetPowerManagementDefaultLimit(Handle handle, unsigned *milliwatts) {
     ENTER(handle);
     *milliwatts = (unsigned)milli(gpu->default_limit_w);

@@ -56,6 +56,35 @@ static int clock_open(World *world, char *why, size_t size) {
     return 0;
 }
 
+/* Without the file nothing can be set. */
+static void boards_open(World *world, const char *path) {
+    char name[512];
+    snprintf(name, sizeof name, "%s.boards", path);
+    int file = open(name, O_RDWR);
+    if (file < 0)
+        return;
+    size_t size = world->count * sizeof(Board);
+    void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (mapped == MAP_FAILED)
+        return;
+    world->boards = mapped;
+    for (size_t i = 0; i < world->count; i++)
+        world->gpus[i].board = &world->boards[i];
+}
+
+double limit_w(const Gpu *gpu) {
+    return gpu->board != NULL && gpu->board->limit_w > 0.0 ? gpu->board->limit_w : gpu->limit_w;
+}
+
+unsigned sm_mhz(const Gpu *gpu) {
+    const Board *board = gpu->board;
+    if (board == NULL || board->locked_to_mhz <= 0.0 || gpu->deaf)
+        return gpu->sm_mhz;
+    double from = board->locked_from_mhz, to = board->locked_to_mhz;
+    return (unsigned)(gpu->sm_mhz < from ? from : gpu->sm_mhz > to ? to : gpu->sm_mhz);
+}
+
 /* The knot that governs `at_s`: the last one not after it, or the first. */
 static size_t knot_before(const Curve *curve, double at_s) {
     size_t low = 0, high = curve->count;
@@ -201,7 +230,14 @@ static int gpu_line(Gpu *gpu, const char *key, const char *rest) {
     if (strcmp(key, "reset") == 0)
         return sscanf(rest, "%lf", &gpu->reset_s) == 1;
     if (strcmp(key, "limits") == 0)
-        return sscanf(rest, "%lf %lf", &gpu->limit_w, &gpu->default_limit_w) == 2;
+        return sscanf(rest, "%lf %lf %lf %lf %lf", &gpu->limit_w, &gpu->default_limit_w,
+                      &gpu->least_limit_w, &gpu->most_limit_w, &gpu->clamp_w)
+               == 5;
+    if (strcmp(key, "lockable") == 0)
+        return sscanf(rest, "%u %u %u %d", &gpu->least_mhz, &gpu->most_mhz, &gpu->step_mhz,
+                      &gpu->deaf)
+                   == 4
+               && gpu->step_mhz > 0;
     if (strcmp(key, "clocks") == 0)
         return sscanf(rest, "%u %u", &gpu->sm_mhz, &gpu->memory_mhz) == 2;
     if (strcmp(key, "memory_bytes") == 0)
@@ -285,6 +321,8 @@ int world_load(World *world, const char *path, char *why, size_t size) {
             snprintf(why, size, "%s: GPU %zu has no counter", path, i);
             bad = 1;
         }
+    if (!bad && world->count > 0)
+        boards_open(world, path);
     return bad;
 }
 
@@ -300,6 +338,8 @@ void world_free(World *world) {
         free(gpu->violations);
         free(gpu->xids);
     }
+    if (world->boards != NULL)
+        munmap(world->boards, world->count * sizeof *world->boards);
     free(world->gpus);
     if (world->clock != NULL)
         munmap(world->clock, sizeof *world->clock);

@@ -38,16 +38,25 @@ typedef struct {
     unsigned long long code;
 } Xid;
 
+/* How a GPU is set, for all processes alike: the scenario's file name and `.boards` holds one each,
+ * in order. 0 is what the scenario says, or that clocks are not locked. */
+typedef struct {
+    double limit_w;
+    double locked_from_mhz, locked_to_mhz;
+    double writes;
+} Board;
+
 typedef struct {
     char uuid[96], name[96], pci[32], vbios[32];
     double period_s, phase_s, offset_j, gain;
     Curve power, temperature, memory;
     double sine_w, sine_hz, sine_rad;
     double stuck_from_s, stuck_until_s, reset_s;
-    double limit_w, default_limit_w;
+    double limit_w, default_limit_w, least_limit_w, most_limit_w, clamp_w;
     unsigned long long memory_bytes, reasons;
     unsigned sm_mhz, memory_mhz, utilization, ecc_corrected, ecc_uncorrected;
-    int mig, persistence;
+    unsigned least_mhz, most_mhz, step_mhz;
+    int mig, persistence, deaf; /* deaf: takes a lock of its clocks and does not keep to it */
     Fault *faults;
     size_t fault_count;
     Process *processes;
@@ -56,6 +65,7 @@ typedef struct {
     size_t violation_count;
     Xid *xids;
     size_t xid_count;
+    Board *board; /* NULL: nothing of it can be set */
 } Gpu;
 
 /* The file that SWEEPER_NVML_CLOCK names: time that passes when somebody says so. */
@@ -71,6 +81,7 @@ typedef struct {
     char driver[80];
     Gpu *gpus;
     size_t count;
+    Board *boards;
 } World;
 
 /* Reads a scenario file; on failure says why in `why` and returns nonzero. */
@@ -82,6 +93,10 @@ double world_now(const World *world);
 
 /* Pays for a look on a virtual clock; the moment inside it, at random, that the look is of. */
 double world_look(const World *world);
+
+/* What is set now. */
+double limit_w(const Gpu *gpu);
+unsigned sm_mhz(const Gpu *gpu);
 
 double curve_at(const Curve *curve, double at_s);
 double power_at(const Gpu *gpu, double at_s);
