@@ -20,8 +20,6 @@ def study(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine: {kind: endpoint}", "engine.kind: endpoint"),
-        ("axes: {engine.kind: [simulated, endpoint]}", "engine.kind: endpoint"),
         ("engine: {kind: vllm, mode: online}", "engine.mode"),
         ("engine: {kind: vllm, quantization: fp8}", "engine.quantization"),
         ("engine: {mode: online}", "engine.mode"),

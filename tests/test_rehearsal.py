@@ -75,7 +75,11 @@ def test_what_is_simulated_already_is_rehearsed_as_it_is(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "pool", "said"),
     [
-        ("engine: {kind: endpoint}", "1x8:H100", "engine.kind: an endpoint cannot be rehearsed"),
+        (
+            "engine: {kind: endpoint, options: {url: 'http://a:1'}}",
+            "1x8:H100",
+            "engine.kind: an endpoint cannot be rehearsed",
+        ),
         ("", "1x8:H100,1x4:A6000", "mixes A6000 and H100"),
         ("resources: {accelerator: B200}", "1x8:H100", "the pool has no B200"),
     ],
