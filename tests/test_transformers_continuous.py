@@ -99,7 +99,7 @@ def test_what_the_manager_took_is_told(engine: Any) -> None:
     assert (taken["max_batch_tokens"], taken["max_requests_per_batch"]) == (64, 4)
     assert taken["blocks"] >= 4
     assert not taken["block_sharing"]
-    assert not taken["draws"]
+    assert not engine._batching(SETTINGS).draws
 
 
 def test_a_finished_request_makes_room_for_the_next_at_once(engine: Any) -> None:
