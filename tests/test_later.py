@@ -25,10 +25,6 @@ def study(tmp_path):
             "axes: {engine.kind: [vllm, simulated], engine.prefix_caching: [false, true]}",
             "engine.prefix_caching: true is not available yet with engine.kind simulated",
         ),
-        (
-            "engine: {kind: simulated}\nworkload: {decoding: {kind: top_p, top_p: 0.9}}",
-            "workload.decoding: top_p is not available yet with engine.kind simulated",
-        ),
         ("engine: {mode: online}", "engine.mode"),
         ("engine: {speculative: {kind: ngram, tokens: 2}}", "engine.speculative: ngram"),
         ("engine: {quantization: fp8}", "engine.quantization"),
@@ -48,7 +44,8 @@ def study(tmp_path):
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
         (
-            "engine: {kind: endpoint}\nworkload: {decoding: {kind: beam, width: 4}}",
+            "engine: {kind: endpoint, options: {url: 'http://h:1'}}\n"
+            "workload: {decoding: {kind: beam, width: 4}}",
             "workload.decoding: beam is not available yet with engine.kind endpoint, only greedy",
         ),
         ("search: {kind: guided}", "search.kind"),

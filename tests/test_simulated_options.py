@@ -14,7 +14,7 @@ from tests.simulated import asked
         ({"noise": -0.1}, r"engine\.options\.noise"),
         ({"time_scale": "fast"}, r"engine\.options\.time_scale: 'fast'"),
         ({"fail": {"at": "load"}}, r"engine\.options\.fail\.kind: missing"),
-        ({"fail": {"kind": "boom"}}, r"error, crash, hang, oom"),
+        ({"fail": {"kind": "boom"}}, r"error, crash, hang, leak, oom"),
         ({"fail": "boom"}, r"engine\.options\.fail: 'boom'; wanted"),
         ({"fail": {"kind": "oom", "when": 3}}, r"engine\.options\.fail\.when: not an option"),
         ({"helpers": True}, r"engine\.options\.helpers"),

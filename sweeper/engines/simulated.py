@@ -26,7 +26,7 @@ from sweeper.engines.simulated_options import (
     stood_for,
 )
 from sweeper.engines.simulated_physics import Physics
-from sweeper.engines.simulated_power import Boards
+from sweeper.engines.simulated_power import Boards, slowness
 from sweeper.errors import EngineError, Infeasible, StudyError
 from sweeper.feasibility import impossible
 from sweeper.gpu_data import Gpu, gpu
@@ -38,8 +38,6 @@ from sweeper.speculation import Ngram, acceptance, draft_model, draft_shape, spe
 LAUNCH_SD = 0.012
 """Relative standard deviation between launches, of time and of power."""
 LOAD_SD = 0.06
-BOARD_SD = 0.008
-"""Of time between boards; a launch is as slow as its slowest."""
 NOISE_PERIOD_S = 20.0
 """A serving engine draws its noise anew this often, a static one for each batch."""
 STEP_NOISES = 1024
@@ -135,7 +133,7 @@ class SimulatedEngine:
             gpu=gpu_type,
             physics=physics,
             draft=draft,
-            time_factor=self._factor(LAUNCH_SD) * max(_slowness(name) for name in self.devices),
+            time_factor=self._factor(LAUNCH_SD) * max(slowness(name) for name in self.devices),
             power_factor=self._factor(LAUNCH_SD),
             step_noises=[self._factor(options.noise) for _ in range(STEP_NOISES)],
         )
@@ -395,8 +393,3 @@ class SimulatedEngine:
             fail_on_request(loaded.options, "window", size)
         elif ran == 0:
             fail_on_request(loaded.options, "warmup", size)
-
-
-def _slowness(device: str) -> float:
-    """A board's own factor on time, the same in every launch."""
-    return math.exp(random.Random(f"speed of {device}").gauss(0.0, BOARD_SD))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from sweeper.engines import Clock
 
 GAIN_SD = 0.02
+BOARD_SD = 0.008
+"""Of time between boards."""
 GAIN_BOUND = 0.05
 """Board to board: NVML's stated error."""
 WARM_S = 240.0
@@ -130,3 +132,8 @@ class Boards:
 def _gain(device: str) -> float:
     gain = random.Random(f"gain of {device}").gauss(0.0, GAIN_SD)
     return 1.0 + max(-GAIN_BOUND, min(gain, GAIN_BOUND))
+
+
+def slowness(device: str) -> float:
+    """A board's own factor on time, the same in every launch; one is as slow as its slowest."""
+    return math.exp(random.Random(f"speed of {device}").gauss(0.0, BOARD_SD))
