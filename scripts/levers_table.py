@@ -161,7 +161,14 @@ LEVERS: tuple[Lever, ...] = (
         asks={"engine.speculative": {"kind": "ngram", "tokens": 2}},
         proofs={
             "vllm": Proof(f"{RESOLVED}.speculative.method", "ngram"),
-            "transformers": Proof("metrics.draft_tokens_proposed", Above(0), _ALONE),
+            "transformers": Proof(
+                "metrics.draft_tokens_proposed",
+                Above(0),
+                {
+                    **_ALONE,
+                    "engine.speculative": {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1},
+                },
+            ),
         },
     ),
     Lever(
