@@ -34,9 +34,9 @@ from sweeper.trial.guardian import Guardian, members, processes
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES: Sequence[EngineKind] = ("transformers", "vllm")
 CONSTANT = "tiny"
-INPUT, OUTPUT, BATCH = 120, 8, 8
+INPUT, OUTPUT, BATCH = 28, 4, 8
 SIZES = Sizes(max_model_len=INPUT + OUTPUT, max_batch_size=BATCH, batch_sizes=(BATCH,))
-BUDGET = 1024
+BUDGET = 256
 """Tokens of one pass of vLLM: a whole batch's prompts."""
 PERIOD_S = 0.05
 LIMIT_S = 900.0
@@ -105,7 +105,9 @@ def taken_bytes(kind: EngineKind, shape: str) -> float:
             time.sleep(PERIOD_S)
     if child.returncode != 0:
         raise RuntimeError(f"{kind} with {shape} ended with status {child.returncode}")
-    return float(sum(peaks.values()))
+    taken = float(sum(peaks.values()))
+    print(f"{kind} {shape}: {taken / 1e9:.2f} GB", file=sys.stderr, flush=True)
+    return taken
 
 
 def _peak_bytes(pid: int) -> int | None:

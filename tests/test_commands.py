@@ -80,7 +80,7 @@ STUDIES = [
     ("name: " + "x" * 300, r"s\.yaml:2: name: has 300 characters, at most 100 wanted"),
     ("name: 'smile ☺'", r"s\.yaml:2: name: .*☺.*wanted: letters"),
     ("name: '${oc.env:HOME}'", r"s\.yaml:2: name: \$\{oc\.env:HOME\}: a study file is data"),
-    ("engine: {kind: endpoint}", r"engine\.kind: endpoint is not available yet"),
+    ("engine: {kind: endpoint}", r"engine\.options: wanted: either command"),
     ("tracking: {uri: 'http://u:secret@host'}", r"tracking\.uri: holds a password"),
     ("tracking: {uri: ./runs}", r"tracking\.uri \./runs: MLflow no longer keeps records in plain"),
     ("engine: {options: {gpu: Z9}}", r"engine\.options: GPU type 'Z9': nothing known"),

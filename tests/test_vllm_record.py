@@ -139,16 +139,18 @@ def test_a_runner_is_asked_for_by_a_variable():
 
 def test_options_are_held_against_what_vllm_tells_of_them():
     options = {"block_size": 32, "seed": 3, "no_part_tells": 1, "kv_transfer_config": {"a": 1}}
+    options["mamba_cache_dtype"] = "auto"
     config = SimpleNamespace(
-        cache_config=SimpleNamespace(block_size=16), model_config=SimpleNamespace(seed=3)
+        cache_config=SimpleNamespace(block_size=16, mamba_cache_dtype="float32"),
+        model_config=SimpleNamespace(seed=3),
     )
     told = taken(config, options)
-    assert told == {"block_size": 16, "seed": 3}
+    assert told == {"block_size": 16, "seed": 3, "mamba_cache_dtype": "float32"}
     wanted = comparable({"options_taken": asked_options(options)}, {"options_taken": told})
     assert wanted == {"options_taken": {"block_size": 32, "seed": 3}}
     with pytest.raises(WrongSetting, match=r"'block_size': 32.*took \{'block_size': 16"):
         refuse_other_than_asked(wanted, {"options_taken": told})
-    refuse_other_than_asked(wanted, {"options_taken": {"block_size": 32, "seed": 3}})
+    refuse_other_than_asked(wanted, {"options_taken": {**told, "block_size": 32}})
 
 
 def test_loads_of_experts_are_told_as_a_histogram():

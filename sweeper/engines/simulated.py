@@ -19,6 +19,7 @@ from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
 from sweeper.engines.simulated_failures import fail_on_request
 from sweeper.engines.simulated_options import (
+    UNKNOWN_SETTINGS,
     UNTIMED_METERS,
     SimulatedOptions,
     read_options,
@@ -44,12 +45,6 @@ NOISE_PERIOD_S = 20.0
 STEP_NOISES = 1024
 HELPER = "sleep 86400 & child=$!; trap 'kill $child' TERM; wait $child"
 """A process with one of its own, as an engine's workers have; both end when it is terminated."""
-UNKNOWN_SETTINGS: Mapping[str, tuple[Any, ...]] = {
-    "engine.quantization": (None,),
-    "engine.attention": (None,),
-    "engine.prefix_caching": (False,),
-}
-"""Settings the arithmetic knows nothing of, with the values that ask nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

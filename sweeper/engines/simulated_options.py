@@ -10,6 +10,12 @@ from sweeper.spec import Settings
 
 FailKind = Literal["error", "crash", "hang", "leak", "oom"]
 FailAt = Literal["load", "warmup", "window"]
+UNKNOWN_SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "engine.quantization": (None,),
+    "engine.attention": (None,),
+    "engine.prefix_caching": (False,),
+}
+"""Settings the arithmetic knows nothing of, with the values that ask nothing of it."""
 UNTIMED_METERS = frozenset({"auto", "simulated", "replay"})
 """Meters that work on a virtual clock; every other one reads hardware as real time passes."""
 

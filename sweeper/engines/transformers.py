@@ -239,7 +239,7 @@ class TransformersEngine(TransformersTraits):
         made = within_memory(lambda: Continuous(self.model, options, generation, self._clock))
         self._batched, self._batched_as = made, asked
         self._batches = within_memory(made.start)
-        if self._batches["draws"] != draws(asked):
+        if made.draws != draws(asked):
             raise WrongSetting(f"workload.decoding: {asked} was asked, transformers does another")
         return made
 

@@ -115,6 +115,11 @@ class Continuous:
         """Tokens of all requests."""
         return self._running.generated_tokens
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws tokens by chance, once it has started."""
+        return bool(self._manager.batch_processor.do_sample)
+
     def start(self) -> Mapping[str, Any]:
         """Make the cache and start the loop; what the manager took."""
         self._manager.warmup()
@@ -131,7 +136,6 @@ class Continuous:
             "asynchronous": bool(taken.use_async_batching),
             "scheduler": taken.scheduler_type,
             "attention": self.attention,
-            "draws": bool(self._manager.batch_processor.do_sample),
         }
 
     def serve(self, source: Iterator[Request], in_flight: int) -> Generator[Event, None, None]:

@@ -30,6 +30,7 @@ DECIDED = frozenset(
     {
         "compilation_config",
         "cudagraph_capture_sizes",
+        "cudagraph_metrics",
         "data_parallel_size",
         "disable_log_stats",
         "distributed_executor_backend",

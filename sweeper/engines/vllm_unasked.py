@@ -92,9 +92,12 @@ def taken(config: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `engine.options` that are one plain value, and so can be compared."""
+    """Those of `engine.options` that are one plain value, and so can be compared.
+
+    `auto` leaves it to vLLM.
+    """
     return {
         name: value
         for name, value in options.items()
-        if isinstance(value, bool | int | float | str)
+        if isinstance(value, bool | int | float | str) and value != "auto"
     }
