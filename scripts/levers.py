@@ -31,6 +31,7 @@ from sweeper.errors import StudyError
 from sweeper.plan import plan
 from sweeper.spec import Study
 from sweeper.study import load, unavailable
+from sweeper.trial.gpu_access import faults as gpu_faults
 from sweeper.trial.lease import Lease
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +107,8 @@ def run(lever: Lever, engine: Engine) -> Outcome:
         study = study_of(lever, engine, Path(name))
         if fault := engine_traits(engine).preflight(study.settings):
             return _spoken(fault)
+        if faults := gpu_faults([study.settings]):
+            return Outcome(found="gpu", why="; ".join(faults))
         if proof is None:
             return Outcome(found="wrong", why="it is not refused, and nothing is said to prove it")
         events = list(_events(study, Path(name)))

@@ -93,6 +93,7 @@ def _vllm(path: str, expected: Any, **beside: Any) -> dict[Engine, Proof]:
 
 
 _DRAFT = {"kind": "draft", "model": "tiny", "tokens": 2}
+_ALONE = {"workload.batch_size": 1}  # transformers speculates for one request at a time
 _ACCEPTED = "metrics.draft_tokens_accepted"
 
 LEVERS: tuple[Lever, ...] = (
@@ -135,6 +136,14 @@ LEVERS: tuple[Lever, ...] = (
         proofs=_vllm(f"{RESOLVED}.quantization", "fp8", model__weights="dummy_engine"),
     ),
     Lever(
+        name="engine.quantization: int8_weight_only",
+        asks={"engine.quantization": "int8_weight_only"},
+        proofs={
+            "transformers": Proof(f"{RESOLVED}.quantization", "int8_weight_only"),
+            "vllm": Proof(f"{RESOLVED}.quantization", "int8_weight_only"),
+        },
+    ),
+    Lever(
         name="engine.kv_cache_dtype: fp8",
         asks={"engine.kv_cache_dtype": "fp8"},
         proofs=_vllm(f"{RESOLVED}.kv_cache_dtype", "fp8"),
@@ -142,14 +151,24 @@ LEVERS: tuple[Lever, ...] = (
     Lever(
         name="engine.speculative: draft",
         asks={"engine.speculative": _DRAFT},
-        proofs={"vllm": Proof(_ACCEPTED, Above(0)), "transformers": Proof(_ACCEPTED, Above(0))},
+        proofs={
+            "vllm": Proof(_ACCEPTED, Above(0)),
+            "transformers": Proof(_ACCEPTED, Above(0), _ALONE),
+        },
     ),
     Lever(
         name="engine.speculative: ngram",
         asks={"engine.speculative": {"kind": "ngram", "tokens": 2}},
         proofs={
             "vllm": Proof(f"{RESOLVED}.speculative.method", "ngram"),
-            "transformers": Proof("metrics.draft_tokens_proposed", Above(0)),
+            "transformers": Proof(
+                "metrics.draft_tokens_proposed",
+                Above(0),
+                {
+                    **_ALONE,
+                    "engine.speculative": {"kind": "ngram", "tokens": 2, "prompt_lookup_min": 1},
+                },
+            ),
         },
     ),
     Lever(
@@ -234,7 +253,9 @@ LEVERS: tuple[Lever, ...] = (
             name=f"workload.decoding: {kind}",
             asks={"workload.decoding": {"kind": kind, **more}},
             proofs={
-                "transformers": Proof(f"{RESOLVED}.decoding.kind", kind),
+                "transformers": Proof(
+                    f"metrics.{'beam_search' if kind == 'beam' else 'sampled'}_requests", Above(0)
+                ),
                 # Four requests of two beams each take part in a step.
                 "vllm": Proof("metrics.running_requests_max", 8.0)
                 if kind == "beam"
