@@ -6,9 +6,9 @@ process of their own; the most memory that its processes ever held is read from 
 the same run with a tiny model tells it, and what is compared is the difference of both runs,
 measured, with the difference of both estimates, in which the constants of a GPU cancel.
 
-In float32: processors without bfloat16 units compute it on copies. There transformers took 6.7 GB for
-llama-3.2-1b and 4.0 GB for olmo-1b where 2.5 GB were estimated (2.5 GB after loading, the rest while
-it generated), which says nothing of a GPU.
+In float32: processors without bfloat16 units compute it on copies. There transformers took 6.7 GB
+for llama-3.2-1b and 4.0 GB for olmo-1b where 2.5 GB were estimated (llama: 2.5 GB after loading, the
+rest while it generated), which says nothing of a GPU.
 
 The bar: of every engine and shape, the estimate over what was taken lies between the two `ratio`s.
 
