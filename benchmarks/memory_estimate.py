@@ -7,7 +7,7 @@ the same run with a tiny model tells it, and what is compared is the difference 
 measured, with the difference of both estimates, in which the constants of a GPU cancel.
 
 In float32: processors without bfloat16 units compute it on copies. There transformers took 6.7 GB
-for llama-3.2-1b and 4.0 GB for olmo-1b where 2.5 GB were estimated (llama: 2.5 GB after loading, the
+for llama-3.2-1b and 4.0 GB for olmo-1b where 2.5 GB were estimated (2.5 GB after loading llama, the
 rest while it generated), which says nothing of a GPU.
 
 The bar: of every engine and shape, the estimate over what was taken lies between the two `ratio`s.
