@@ -44,8 +44,10 @@ def study(tmp_path):
         ("workload: {kind: trace, trace: x}", "workload.kind: trace"),
         ("workload: {arrival: {kind: gamma, cv: 2}}", "workload.arrival: gamma"),
         (
-            "engine: {kind: endpoint, options: {url: 'http://h:1'}}\n"
-            "workload: {decoding: {kind: beam, width: 4}}",
+            (
+                "engine: {kind: endpoint, options: {url: 'http://h:1'}}\n"
+                "workload: {decoding: {kind: beam, width: 4}}"
+            ),
             "workload.decoding: beam is not available yet with engine.kind endpoint, only greedy",
         ),
         ("search: {kind: guided}", "search.kind"),
