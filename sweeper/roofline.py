@@ -141,7 +141,7 @@ def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
     """What each GPU must hold at once: weights, the KV cache of the whole batch, workspace.
 
     A draft has its weights and its cache beside the model's. A quantization other than fp8 is
-    counted at the width of its dtype, which is too much. transformers took, in float32 on processors
+    counted at the width of its dtype, which is too much. transformers took, in float32 on a CPU
     and beyond what every process takes, 1.00 of this for llama-3.2-1b and 1.01 for olmo-1b
     (`benchmarks/memory_estimate.py`, which allows 1/1.3 to 1/0.8): no margin is added.
     """
