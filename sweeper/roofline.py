@@ -143,8 +143,9 @@ def memory(settings: Settings, shape: Shape, gpu: Gpu, sizes: Sizes) -> Memory:
 
     A draft has its weights and its cache beside the model's. A quantization other than fp8 is
     counted at the width of its dtype, which is too much. On processors, in float32 and beyond what
-    every process takes, transformers took 1.00 of this for llama-3.2-1b and 1.01 for olmo-1b
-    (`benchmarks/memory_estimate.py`, which allows 1/1.3 to 1/0.8): no margin is added.
+    every process takes, transformers took 1.00 of this for llama-3.2-1b and 1.01 for olmo-1b, and
+    vLLM 1.5 of it at its peak (`benchmarks/memory_estimate.py`; it is not known what for): no
+    margin is added, so that what would just not fit is found out by a launch.
     """
     engine, workload = settings.engine, settings.workload
     length = workload.input_tokens + workload.output_tokens
