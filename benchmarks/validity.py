@@ -55,6 +55,7 @@ ELSEWHERE = {
     "log_missing": "tests/test_recording.py",
     "log_damaged": "tests/test_recording.py",
     "not_exclusive": "tests/test_components.py",
+    "not_attributable": "tests/test_endpoint_study.py",
     "estimate_failed": "tests/test_meters.py, of CodeCarbon",
 }
 """Codes that nothing here can bring about, and where they are tested."""

@@ -4,6 +4,7 @@ A proof is a path into a record and what stands there if the engine did as it wa
 that have no proof must refuse the lever: `scripts/levers.py` asks them.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -67,7 +68,8 @@ BASE: Mapping[str, Any] = {
 """What every lever is tried on: a tiny model with drawn weights, a window as short as it can be."""
 _PLAIN = {"engine.dtype": "float32", "engine.compile": False, "engine.graphs": False}
 _SERVER = (
-    "python -m vllm.entrypoints.openai.api_server --model {model} --served-model-name tiny "
+    f"{sys.executable} "
+    "-m vllm.entrypoints.openai.api_server --model {model} --served-model-name tiny "
     "--host 127.0.0.1 --port {port} --dtype float32 --tensor-parallel-size {tensor_parallel} "
     "--max-model-len 64 --max-num-seqs 8 --load-format dummy --skip-tokenizer-init "
     "--no-enable-prefix-caching --generation-config vllm --kv-cache-memory-bytes 67108864 "

@@ -197,7 +197,7 @@ def continuous_batching_is_done_or_refused(subject: Subject) -> None:
 
 def who_stops_listening_cancels_what_runs(subject: Subject) -> None:
     """What is asked for next comes without anything of what was left behind."""
-    if not subject.engine.continuous:
+    if not (subject.engine.continuous and subject.serves):
         return
     stream = subject.engine.serve(iter(batch(6)), 2, subject.settings)
     assert next(stream).kind == "admitted"

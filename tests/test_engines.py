@@ -37,7 +37,7 @@ ENGINE_SPECS = {
 }
 DECODINGS: dict[str, dict[str, object]] = {
     "transformers, beam search": {"kind": "beam", "width": 3},
-    "transformers, top-p": {"kind": "top_p", "p": 0.9, "temperature": 0.8},
+    "transformers, top-p": {"kind": "top_p", "top_p": 0.9, "temperature": 0.8},
 }
 STATIC_ONLY = {"transformers, with a draft", "transformers, beam search"}
 MOST_REQUESTS = {"transformers, with a draft": 1}

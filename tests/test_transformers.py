@@ -342,7 +342,7 @@ def test_compiled_decoding_generates_the_same_tokens(
     assert (counts["compiled_graphs"], counts["graph_breaks"]) == (2.0, 0.0)
     assert counts["compiled_steps"] == 4 * (OUTPUT - 1)
     assert "compiled_steps" not in plain.counts()
-    drawn = settings_of(kind="top_p", p=0.9)
+    drawn = settings_of(kind="top_p", top_p=0.9)
     list(compiled.generate(requests(INPUT), drawn))
     assert compiled.counts()["compiled_steps"] == 5 * (OUTPUT - 1)
     with pytest.raises(Infeasible, match="compiles no step of a beam search"):

@@ -128,7 +128,7 @@ def test_top_p_draws_from_the_nucleus_alone(engine: Any) -> None:
     rows = said(
         engine,
         requests(*[PROMPT] * MANY, output_tokens=1),
-        asked(kind="top_p", p=p, temperature=temperature),
+        asked(kind="top_p", top_p=p, temperature=temperature),
     )
     probabilities = log_probabilities(engine, PROMPT, temperature).exp()
     ordered, tokens = torch.sort(probabilities, descending=True)

@@ -180,7 +180,7 @@ def test_compiled_decoding_is_served_as_measured(tmp_path: Path) -> None:
     ("decoding", "speculative", "said"),
     [
         ({"kind": "beam", "width": 3}, None, "num_beams=3"),
-        ({"kind": "top_p", "p": 0.5}, None, "torch.manual_seed(7)\noptions"),
+        ({"kind": "top_p", "top_p": 0.5}, None, "torch.manual_seed(7)\noptions"),
         ({"kind": "greedy"}, {"kind": "draft", "model": "tiny", "tokens": 3}, "model=draft"),
         ({"kind": "greedy"}, LOOKUP, "prompt_lookup_num_tokens=2"),
     ],

@@ -24,6 +24,8 @@ from sweeper.spec import Settings, Sizes
 
 USUAL_PORT = 8000
 """In the command that a person types."""
+DEATH_S = 2.0
+"""Connections break before a dying server's end shows: the first failure waits so long for it."""
 MOST_FAILED = 32
 """Requests that fail one after the other, after which there is no server to speak of."""
 LOOK_S = 0.5
@@ -190,10 +192,15 @@ class EndpointEngine(EndpointTraits):
             time.sleep(LOOK_S)
         raise EngineError(f"the server is not ready after {ready_s:g} s: {said}")
 
-    def _refuse_ended(self) -> None:
-        if self._server is not None and (status := self._server.status) is not None:
-            told = f"signal {-status}" if status < 0 else f"status {status}"
-            raise EngineError(f"the server has ended with {told}: see the engine log")
+    def _refuse_ended(self, within_s: float = 0.0) -> None:
+        deadline_s = time.monotonic() + within_s
+        while self._server is not None:
+            if (status := self._server.status) is not None:
+                told = f"signal {-status}" if status < 0 else f"status {status}"
+                raise EngineError(f"the server has ended with {told}: see the engine log")
+            if time.monotonic() >= deadline_s:
+                return
+            time.sleep(LOOK_S)
 
     def _card(self, client: Client, options: EndpointOptions) -> Mapping[str, Any]:
         """What the server says of the model that is asked for."""
@@ -278,7 +285,7 @@ class EndpointEngine(EndpointTraits):
                 yield event
                 if event.kind == "failed":
                     self._failed_in_a_row += 1
-                    self._refuse_ended()
+                    self._refuse_ended(DEATH_S if self._failed_in_a_row == 1 else 0.0)
                     if self._failed_in_a_row >= MOST_FAILED:
                         self._failed_in_a_row = 0
                         said = f"{MOST_FAILED} requests failed one after the other, the last:"
