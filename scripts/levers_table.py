@@ -79,7 +79,11 @@ BY_ENGINE: Mapping[Engine, Mapping[str, Any]] = {
     "transformers": _PLAIN,
     "vllm": _PLAIN,
     # vLLM's server, of a model whose configuration lies in the folder that the command fills in.
-    "endpoint": {"engine.options": {"command": _SERVER}},
+    "endpoint": {
+        "engine.options": {"command": _SERVER},
+        # vLLM's own binding wants a NUMA node for each of two workers.
+        "engine.env": {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+    },
 }
 """What an engine is tried with beside that."""
 
