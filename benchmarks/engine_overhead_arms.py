@@ -145,7 +145,7 @@ def _bare_vllm(engine: Any, folder: Path) -> tuple[Any, Any]:
     """A second engine with the arguments of the first, without anything of sweeper in it."""
     from vllm import LLM, SamplingParams
 
-    took = engine._engine.vllm_config
+    took = engine._driver.config
     path = folder / "bare"
     path.mkdir()
     (path / "config.json").write_text(architecture_file("tiny", "LlamaForCausalLM"))
