@@ -6,8 +6,7 @@ Lengths are forced under each of them: no end of sequence ends a request.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweeper.errors import StudyError
-from sweeper.schema import Faults, read
+from sweeper.schema import read_kind
 from sweeper.spec import WorkloadSpec
 
 
@@ -69,22 +68,12 @@ def decoding(workload: WorkloadSpec) -> Decoding:
     Raises:
         StudyError: it says what no kind has.
     """
-    given = workload.decoding
-    cls = DECODINGS.get(str(given.get("kind")))
-    if cls is None:
-        raise StudyError(f"workload.decoding.kind: {given.get('kind')!r}; {', '.join(DECODINGS)}")
-    faults = Faults()
-    others = {key: value for key, value in given.items() if key != "kind"}
-    found = read(cls, others, "workload.decoding", faults)
-    if found is None or faults.found:
-        raise StudyError(f"{where}: {message}" for where, message in faults.found)
-    return found
+    return read_kind(DECODINGS, workload.decoding, "workload.decoding")
 
 
 def beam_width(workload: WorkloadSpec) -> int:
     """How many beams a request has: one where there is no beam search."""
-    asked = decoding(workload)
-    return asked.width if isinstance(asked, Beam) else 1
+    return beams(decoding(workload))
 
 
 def request_seed(workload: WorkloadSpec, index: int) -> int:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sweeper.decoding import beams, decoding
+from sweeper.decoding import beam_width
 from sweeper.gpu_data import Gpu
 from sweeper.shapes import DTYPE_BYTES, Shape
 from sweeper.spec import TEMPERATURE_S, EngineKind, EngineSpec, Settings, Sizes
@@ -382,7 +382,7 @@ def _batch(settings: Settings) -> int:
 
 def _sequences(settings: Settings) -> int:
     """Texts that are decoded at a time on each copy of the model."""
-    return _batch(settings) * beams(decoding(settings.workload))
+    return _batch(settings) * beam_width(settings.workload)
 
 
 def _prompts(settings: Settings) -> int:

@@ -96,6 +96,22 @@ def read(cls: type[Spec], given: Any, where: str, faults: Faults) -> Spec | None
     return cls(**values) if complete else None
 
 
+def read_kind(kinds: Mapping[str, type[Spec]], given: Mapping[str, Any], where: str) -> Spec:
+    """The spec of which `given` names the kind, of a value that a study file has.
+
+    Raises:
+        StudyError: there is no such kind, or it has no such keys or values.
+    """
+    cls = kinds.get(str(given.get("kind")))
+    if cls is None:
+        raise StudyError(f"{where}.kind: {given.get('kind')!r}; {', '.join(kinds)}")
+    faults = Faults()
+    found = read(cls, {key: each for key, each in given.items() if key != "kind"}, where, faults)
+    if found is None or faults.found:
+        raise StudyError(f"{place}: {message}" for place, message in faults.found)
+    return found
+
+
 def value(
     hint: Any, given: Any, where: str, faults: Faults, bounds: Mapping[str, Any] | None = None
 ) -> Any:

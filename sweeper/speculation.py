@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sweeper import shapes
 from sweeper.errors import StudyError
-from sweeper.schema import Faults, read
+from sweeper.schema import read_kind
 from sweeper.shapes import Shape
 from sweeper.spec import EngineSpec, ModelSpec, Settings
 
@@ -66,17 +66,7 @@ def speculation(engine: EngineSpec) -> Speculation | None:
         StudyError: it says what no kind has.
     """
     given = engine.speculative
-    if given is None:
-        return None
-    cls = KINDS.get(str(given.get("kind")))
-    if cls is None:
-        raise StudyError(f"engine.speculative.kind: {given.get('kind')!r}; {', '.join(KINDS)}")
-    faults = Faults()
-    others = {key: value for key, value in given.items() if key != "kind"}
-    found = read(cls, others, "engine.speculative", faults)
-    if found is None or faults.found:
-        raise StudyError(f"{where}: {message}" for where, message in faults.found)
-    return found
+    return None if given is None else read_kind(KINDS, given, "engine.speculative")
 
 
 def verified_tokens(engine: EngineSpec) -> int:

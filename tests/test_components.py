@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sweeper.clocks import RealClock
 from sweeper.errors import MeterError
 from sweeper.meters.components import Components, components_for
-from sweeper.meters.idle import IdleNvidia
+from sweeper.meters.nvml_meter import IdleNvidia
 from sweeper.meters.rapl import Memory, Sockets
 from sweeper.results.components import COMPONENTS, beside
 from sweeper.results.metrics import record_metrics

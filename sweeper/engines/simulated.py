@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from sweeper.decoding import beams, decoding
+from sweeper.decoding import beam_width
 from sweeper.engines import Clock, Event, Request, Served
 from sweeper.engines.simulated_batching import continuous, static
 from sweeper.engines.simulated_decoding import Decoding, Speculative, TokenByToken
@@ -280,7 +280,7 @@ class SimulatedEngine:
         asked = speculation(self._settings.engine)
         chance = None if asked is None else acceptance(asked)
         if asked is None or chance is None:
-            return TokenByToken(beams(decoding(settings.workload)))
+            return TokenByToken(beam_width(settings.workload))
         seed = loaded.options.seed
         return Speculative(asked.tokens, chance, seed, self._draft_pass, self._counts)
 

@@ -8,7 +8,7 @@ release. Devices are named by UUID, HIP's UUID, or HIP's index, which need not b
 import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from sweeper.errors import MeterError
 from sweeper.meters import Reading
 from sweeper.meters.comparison import compare
 from sweeper.meters.counter import Counters, read_aligned
+from sweeper.meters.idle import IdleGpus
 
 CODES: Mapping[int, str] = {
     2: "not_supported",
@@ -309,48 +310,17 @@ class AmdMeter:
             self._session = None
 
 
-class IdleAmd:
-    """GPUs that a lease holds and its launch does not use (see `idle.IdleNvidia`)."""
+class IdleAmd(IdleGpus):
+    """Of amdsmi, by whatever name Ray gives the GPUs."""
 
-    def __init__(self, idle: Sequence[str], clock: Clock, engine: Engine | None = None) -> None:
-        self._idle = tuple(idle)
-        self._clock = clock
-        self._handles: dict[str, Handle] = {}
-        self._session: Any = None
+    def library(self) -> AbstractContextManager[None]:
+        """Amdsmi."""
+        return session()
 
-    def open(self) -> Mapping[str, Any]:
-        """The names; none is no fault.
+    def handles(self, names: Sequence[str]) -> Mapping[str, Handle]:
+        """By UUID or index."""
+        return handles(names)
 
-        Raises:
-            MeterError: there is no library, or a GPU is unknown or has no counter.
-        """
-        self.close()
-        opened = session()
-        opened.__enter__()
-        self._session = opened
-        try:
-            self._handles = handles(self._idle)
-            self.read()
-        except MeterError:
-            self.close()
-            raise
-        return {"counted": list(self._idle)}
-
-    def read(self) -> Reading:
-        """Joules of every idle GPU.
-
-        Raises:
-            MeterError: `not_open`, or a counter cannot be read.
-        """
-        if self._session is None:
-            raise MeterError("not_open", "the counters were closed, or never opened")
-        before_s = self._clock.now()
-        joules = {name: energy_j(name, handle) for name, handle in self._handles.items()}
-        return Reading(t_s=(before_s + self._clock.now()) / 2, energy_j=joules)
-
-    def close(self) -> None:
-        """Let go of amdsmi; may be called twice."""
-        self._handles = {}
-        if self._session is not None:
-            self._session.__exit__(None, None, None)
-            self._session = None
+    def energy_j(self, name: str, handle: Handle) -> float:
+        """Joules of one GPU's accumulator."""
+        return energy_j(name, handle)

@@ -19,7 +19,7 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     "nvml": {
         "cpu": "sweeper.meters.rapl:Sockets",
         "dram": "sweeper.meters.rapl:Memory",
-        "idle_gpu": "sweeper.meters.idle:IdleNvidia",
+        "idle_gpu": "sweeper.meters.nvml_meter:IdleNvidia",
     },
     "amd": {
         "cpu": "sweeper.meters.rapl:Sockets",

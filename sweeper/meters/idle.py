@@ -1,15 +1,17 @@
 """GPUs that a lease holds and its launch does not use: their counters, at the edges of windows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sweeper.engines import Clock, Engine
 from sweeper.errors import MeterError
-from sweeper.meters import Reading, nvml
+from sweeper.meters import Reading
 
 
-class IdleNvidia:
-    """NVML's counters, read once each.
+class IdleGpus(ABC):
+    """Counters of one library, read once each.
 
     Nobody waits for their ticks, as that would keep the edge of a window waiting: a reading is
     behind by up to a tick, at either edge, of a power that hardly changes (0.1 s of 30 s).
@@ -18,21 +20,33 @@ class IdleNvidia:
     def __init__(self, idle: Sequence[str], clock: Clock, engine: Engine | None = None) -> None:
         self._idle = tuple(idle)
         self._clock = clock
-        self._handles: dict[str, nvml.Handle] = {}
-        self._session: Any = None
+        self._handles: Mapping[str, Any] = {}
+        self._session: AbstractContextManager[None] | None = None
+
+    @abstractmethod
+    def library(self) -> AbstractContextManager[None]:
+        """The library, held open."""
+
+    @abstractmethod
+    def handles(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """What the library calls the GPUs of these names."""
+
+    @abstractmethod
+    def energy_j(self, name: str, handle: Any) -> float:
+        """The counter of one of them."""
 
     def open(self) -> Mapping[str, Any]:
-        """The UUIDs; none is no fault.
+        """The names; none is no fault.
 
         Raises:
-            MeterError: a GPU is unknown, sliced, lost or has no counter.
+            MeterError: there is no library, or a GPU is unknown, lost or has no counter.
         """
         self.close()
-        session = nvml.session()
+        session = self.library()
         session.__enter__()
         self._session = session
         try:
-            self._handles = {uuid: nvml.handle_of(uuid) for uuid in self._idle}
+            self._handles = self.handles(self._idle)
             self.read()
         except MeterError:
             self.close()
@@ -48,11 +62,11 @@ class IdleNvidia:
         if self._session is None:
             raise MeterError("not_open", "the counters were closed, or never opened")
         before_s = self._clock.now()
-        joules = {uuid: nvml.energy_j(uuid, handle) for uuid, handle in self._handles.items()}
+        joules = {name: self.energy_j(name, handle) for name, handle in self._handles.items()}
         return Reading(t_s=(before_s + self._clock.now()) / 2, energy_j=joules)
 
     def close(self) -> None:
-        """Let go of NVML; may be called twice."""
+        """Let go of the library; may be called twice."""
         self._handles = {}
         if self._session is not None:
             self._session.__exit__(None, None, None)

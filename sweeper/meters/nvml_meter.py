@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from sweeper.errors import MeterError
 from sweeper.meters import Reading, nvml
 from sweeper.meters.comparison import COMPARED_S, compare
 from sweeper.meters.counter import Counters, periods_s, read_aligned
+from sweeper.meters.idle import IdleGpus
 from sweeper.meters.trace import PowerTrace, Trace
 
 CLOCK_DRIFT = 0.05
@@ -164,3 +166,19 @@ def _same_rate(real_s: float, clock_s: float) -> None:
             f"the launch's clock went on by {clock_s:.3f} s in {real_s:.3f} s of real time; "
             "an engine with a virtual clock needs meter: simulated",
         )
+
+
+class IdleNvidia(IdleGpus):
+    """Of NVML, by UUID."""
+
+    def library(self) -> AbstractContextManager[None]:
+        """NVML."""
+        return nvml.session()
+
+    def handles(self, names: Sequence[str]) -> Mapping[str, nvml.Handle]:
+        """By UUID; a sliced GPU is none."""
+        return {uuid: nvml.handle_of(uuid) for uuid in names}
+
+    def energy_j(self, name: str, handle: nvml.Handle) -> float:
+        """Joules since the driver was loaded."""
+        return nvml.energy_j(name, handle)

@@ -1,5 +1,6 @@
 """The energy that the simulated engine says its devices have used."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,7 +103,7 @@ class SimulatedMeter:
         return self._engine
 
 
-class _SimulatedPart:
+class _SimulatedPart(ABC):
     """One component of a simulated node (see `components.Part`)."""
 
     def __init__(self, idle: Sequence[str], clock: Clock, engine: Engine) -> None:
@@ -124,11 +125,12 @@ class _SimulatedPart:
             raise MeterError("not_supported", "this engine simulates no node around it")
         return Reading(t_s=self._clock.now(), energy_j=self._joules(self._engine))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - there is nothing to let go of
         """Nothing is held."""
 
+    @abstractmethod
     def _joules(self, engine: HostedEngine) -> Mapping[str, float]:
-        raise NotImplementedError
+        """Of each of its devices."""
 
 
 class SimulatedSockets(_SimulatedPart):
