@@ -30,6 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "sweeper/plan.py": ["tests/test_plan.py"],
     "sweeper/trial/windows.py": ["tests/test_windows.py"],
+    "sweeper/trial/warmup.py": ["tests/test_warmup.py"],
+    "sweeper/trial/validity.py": ["tests/test_validity.py"],
+    "sweeper/results/phases.py": ["tests/test_phases.py"],
     "sweeper/results/record.py": ["tests/test_record.py"],
     "sweeper/answers/front.py": ["tests/test_front.py"],
     "sweeper/answers/change.py": ["tests/test_change.py"],

@@ -40,7 +40,10 @@ def reading(t_s: float, **joules: float) -> Reading:
 def glance(at_s: float = 0.0, wall_s: float | None = None, **state: Any) -> Glance:
     devices = {"a": state} if state else {}
     return Glance(
-        monotonic_s=at_s, wall_s=1e9 + (at_s if wall_s is None else wall_s), devices=devices
+        # A machine that has been up for a while.
+        monotonic_s=5000.0 + at_s,
+        wall_s=1e9 + (at_s if wall_s is None else wall_s),
+        devices=devices,
     )
 
 
@@ -54,7 +57,7 @@ def between(span_s: float, **spent_j: float) -> tuple[Reading, Reading]:
     """Two readings so far apart, in time and in joules."""
     offset_j = dict.fromkeys(spent_j, 1000.0)
     after = {device: offset_j[device] + joules for device, joules in spent_j.items()}
-    return reading(0.0, **offset_j), reading(span_s, **after)
+    return reading(700.0, **offset_j), reading(700.0 + span_s, **after)
 
 
 def of_readings(opening: Reading, closing: Reading, devices: str = "") -> list[str]:
@@ -252,7 +255,9 @@ def test_who_computes_on_a_gpu_besides_the_engine_is_foreign(edge):
 
 def test_a_gpu_that_cannot_be_looked_at_says_why_once():
     lost = replace(glance(), failed="gpu_lost: a: GPU is lost")
-    assert of_glances(lost, replace(lost, monotonic_s=9.0, wall_s=1e9 + 9)) == ["gpu_lost"]
+    assert of_glances(
+        lost, replace(lost, monotonic_s=lost.monotonic_s + 9, wall_s=lost.wall_s + 9)
+    ) == ["gpu_lost"]
     assert of_glances(glance(), None) == []
     assert of_glances(None, None) == []
 
